@@ -1,1 +1,6 @@
 //! The daemon of kvass.
+pub mod keys;
+pub mod record;
+pub mod seal;
+pub mod stamp;
+pub mod value;

@@ -1,0 +1,195 @@
+//! The encryption key and all that is derived from it.
+//!
+//! Pure. Every derivation is HKDF-SHA256 (RFC 5869) with a label, every MAC is HMAC-SHA256 (RFC 2104) over a label and
+//! length-prefixed parts, so that no two uses can be confused. docs/format.md has the labels and test vectors.
+
+use hkdf::Hkdf;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::record::{Auth, RecordId};
+
+/// The key that a user's devices share, 32 bytes. Never shown but by `config show`, and by design not `Debug`.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct EncryptionKey([u8; 32]);
+
+impl EncryptionKey {
+    /// Takes the 32 bytes of a key.
+    #[must_use]
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Makes a key from the system's random source.
+    ///
+    /// # Errors
+    /// The system has no randomness to give.
+    pub fn random() -> Result<Self, getrandom::Error> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes)?;
+        Ok(Self(bytes))
+    }
+
+    /// Reads 64 hex digits; `None` for anything else.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        decode_hex(text, bytes.as_mut_slice()).then(|| Self(*bytes))
+    }
+
+    /// The key as 64 lower-case hex digits.
+    #[must_use]
+    pub fn to_hex(&self) -> Zeroizing<String> {
+        Zeroizing::new(encode_hex(&self.0))
+    }
+
+    /// The key's bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// Which account a store's content belongs to: derived from the sync key, so that a blind server knows the same one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+pub struct AccountId(pub [u8; 16]);
+
+impl AccountId {
+    /// The id as 32 lower-case hex digits.
+    #[must_use]
+    pub fn to_hex(self) -> String {
+        encode_hex(&self.0)
+    }
+
+    /// What people compare: the first 16 hex digits in groups of four.
+    #[must_use]
+    pub fn fingerprint(self) -> String {
+        let digits = encode_hex(&self.0[..8]);
+        format!("{}-{}-{}-{}", &digits[..4], &digits[4..8], &digits[8..12], &digits[12..])
+    }
+}
+
+/// The keys of an account with which records are named, sealed and authenticated.
+#[derive(Clone, ZeroizeOnDrop)]
+pub struct Keys {
+    #[zeroize(skip)]
+    account: AccountId,
+    id: [u8; 32],
+    record: [u8; 32],
+    auth: [u8; 32],
+    nonce: [u8; 32],
+}
+
+impl Keys {
+    /// Derives an account's keys from its encryption key.
+    #[must_use]
+    pub fn derive(key: &EncryptionKey) -> Self {
+        let sync = Zeroizing::new(derive::<32>(&key.0, &[b"kvass v1 sync"]));
+        Self {
+            account: AccountId(derive(&*sync, &[b"kvass v1 account"])),
+            id: derive(&key.0, &[b"kvass v1 id"]),
+            record: derive(&key.0, &[b"kvass v1 record"]),
+            auth: derive(&key.0, &[b"kvass v1 auth"]),
+            nonce: derive(&key.0, &[b"kvass v1 nonce"]),
+        }
+    }
+
+    /// The account that these keys belong to.
+    #[must_use]
+    pub fn account(&self) -> AccountId {
+        self.account
+    }
+
+    /// The id of the record that holds the entry with this name.
+    #[must_use]
+    pub fn record_id(&self, name: &str) -> RecordId {
+        let mut id = [0; 16];
+        id.copy_from_slice(&mac(&self.id, b"kvass v1 id", &[name.as_bytes()])[..16]);
+        RecordId(id)
+    }
+
+    /// The key that seals the header of a record.
+    #[must_use]
+    pub(crate) fn record_key(&self, id: RecordId, generation: u32) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(derive(&self.record, &[b"kvass v1 header", &id.0, &generation.to_be_bytes()]))
+    }
+
+    /// The nonce of a sealed header: the same input gives the same bytes on every device.
+    #[must_use]
+    pub(crate) fn header_nonce(&self, clear: &[u8], header: &[u8]) -> [u8; 24] {
+        let mut nonce = [0; 24];
+        nonce.copy_from_slice(&mac(&self.nonce, b"kvass v1 nonce", &[clear, header])[..24]);
+        nonce
+    }
+
+    /// The authentication of a record.
+    #[must_use]
+    pub(crate) fn auth(&self, clear: &[u8], sealed: &[u8]) -> Auth {
+        Auth(mac(&self.auth, b"kvass v1 auth", &[clear, sealed]))
+    }
+}
+
+/// Encodes bytes as lower-case hex digits.
+#[must_use]
+pub fn encode_hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// Decodes hex digits of either case into the whole of `bytes`; `false` where they do not fit.
+#[must_use]
+pub fn decode_hex(text: &str, bytes: &mut [u8]) -> bool {
+    let digit = |byte: u8| (byte as char).to_digit(16);
+    text.len() == 2 * bytes.len()
+        && text.as_bytes().chunks_exact(2).zip(bytes).all(|(pair, byte)| match (digit(pair[0]), digit(pair[1])) {
+            (Some(high), Some(low)) => {
+                *byte = (high << 4 | low) as u8;
+                true
+            }
+            _ => false,
+        })
+}
+
+fn derive<const N: usize>(secret: &[u8], info: &[&[u8]]) -> [u8; N] {
+    let mut okm = [0; N];
+    #[allow(clippy::expect_used, reason = "HKDF-SHA256 gives up to 8,160 bytes")]
+    Hkdf::<Sha256>::new(None, secret).expand_multi_info(info, &mut okm).expect("a short output");
+    okm
+}
+
+fn mac(key: &[u8; 32], label: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    #[allow(clippy::expect_used, reason = "HMAC takes keys of any length")]
+    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("any length");
+    for part in std::iter::once(&label).chain(parts) {
+        mac.update(&(part.len() as u64).to_be_bytes());
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_reads_both_cases_and_nothing_else() {
+        let mut bytes = [0; 2];
+        assert!(decode_hex("0aFF", &mut bytes));
+        assert_eq!(bytes, [10, 255]);
+        assert_eq!(encode_hex(&bytes), "0aff");
+        for wrong in ["0aF", "0aFF0", "0aFg", "+aff", "é00"] {
+            assert!(!decode_hex(wrong, &mut bytes), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_same_name_has_the_same_id_under_one_key_only() {
+        let (a, b) = (EncryptionKey::new([1; 32]), EncryptionKey::new([2; 32]));
+        let (a, b) = (Keys::derive(&a), Keys::derive(&b));
+        assert_eq!(a.record_id("x"), a.record_id("x"));
+        assert_ne!(a.record_id("x"), a.record_id("y"));
+        assert_ne!(a.record_id("x"), b.record_id("x"));
+        assert_ne!(a.account(), b.account());
+    }
+}
