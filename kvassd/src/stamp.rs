@@ -24,11 +24,14 @@ impl Stamp {
 
     /// The stamp of a local write: it beats what it replaces, even where that was written by a clock that runs ahead.
     ///
-    /// `greatest_counter` is the greatest counter that this store has seen.
+    /// `greatest_counter` is the greatest counter that this store has seen. Once that is [`Self::MAX`] no counter can
+    /// beat it, so the time does. Only a stamp with both at [`Self::MAX`], which no clock makes, cannot be beaten.
     #[must_use]
     pub fn next(now_us: u64, replaced: Option<Self>, greatest_counter: u64, pid: u32) -> Self {
-        let seen = replaced.map_or(0, |stamp| stamp.time_us);
-        Self { time_us: now_us.max(seen).min(Self::MAX), counter: greatest_counter + 1, pid }
+        let exhausted = greatest_counter >= Self::MAX;
+        let least = replaced.map_or(0, |stamp| stamp.time_us.saturating_add(exhausted.into()));
+        let counter = if exhausted { Self::MAX } else { greatest_counter + 1 };
+        Self { time_us: now_us.max(least).min(Self::MAX), counter, pid }
     }
 
     /// Whether the stamp lies within what a store accepts.
@@ -62,6 +65,10 @@ mod tests {
         }
     }
 
+    fn pid() -> std::ops::RangeInclusive<u32> {
+        1..=u32::MAX
+    }
+
     #[test]
     fn time_then_counter_then_the_lower_pid() {
         let stamp = |time_us, counter, pid| Stamp { time_us, counter, pid };
@@ -82,12 +89,36 @@ mod tests {
 
         #[test]
         fn a_local_write_beats_what_it_saw_though_the_clock_goes_back(
-            now in any::<u64>(), time_us in 0..=Stamp::MAX, counter in 0..Stamp::MAX, pid in 1.., mine in 1..
+            now in any::<u64>(), time_us in 0..=Stamp::MAX, counter in 0..Stamp::MAX, pid in pid(), mine in pid()
         ) {
             let seen = Stamp { time_us, counter, pid };
             let next = Stamp::next(now, Some(seen), counter, mine);
             prop_assert!(next > seen);
             prop_assert!(next.is_valid());
         }
+
+        #[test]
+        fn a_counter_at_its_end_leaves_the_key_writable(
+            now in any::<u64>(), time_us in 0..Stamp::MAX, pid in pid(), mine in pid()
+        ) {
+            let seen = Stamp { time_us, counter: Stamp::MAX, pid };
+            let next = Stamp::next(now, Some(seen), seen.counter, mine);
+            prop_assert!(next > seen);
+            prop_assert!(next.is_valid());
+        }
+
+        #[test]
+        fn a_first_write_is_valid(now in any::<u64>(), counter in 0..=Stamp::MAX, mine in pid()) {
+            prop_assert!(Stamp::next(now, None, counter, mine).is_valid());
+        }
+    }
+
+    #[test]
+    fn stamps_beyond_the_bounds_are_not_valid() {
+        let valid = Stamp { time_us: Stamp::MAX, counter: Stamp::MAX, pid: 1 };
+        assert!(valid.is_valid());
+        assert!(!Stamp { time_us: Stamp::MAX + 1, ..valid }.is_valid());
+        assert!(!Stamp { counter: Stamp::MAX + 1, ..valid }.is_valid());
+        assert!(!Stamp { pid: 0, ..valid }.is_valid());
     }
 }
