@@ -170,7 +170,42 @@ fn mac(key: &[u8; 32], label: &[u8], parts: &[&[u8]]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_key_reads_back_from_its_digits(bytes: [u8; 32]) {
+            let key = EncryptionKey::new(bytes);
+            prop_assert!(EncryptionKey::from_hex(&key.to_hex()) == Some(key));
+        }
+
+        #[test]
+        fn any_text_is_a_key_or_none(text in ".{0,70}") {
+            prop_assert_eq!(EncryptionKey::from_hex(&text).is_some(), text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()));
+        }
+
+        #[test]
+        fn bytes_moved_between_the_parts_give_another_mac(text in "[a-z]{2,20}", cut in 1..9usize) {
+            let (bytes, cut) = (text.as_bytes(), cut.min(text.len() - 1));
+            let parts: [&[&[u8]]; 4] = [&[bytes], &[&bytes[..cut], &bytes[cut..]], &[b"", bytes], &[bytes, b""]];
+            for (at, part) in parts.iter().enumerate() {
+                for other in &parts[at + 1..] {
+                    prop_assert_ne!(mac(&[1; 32], b"label", part), mac(&[1; 32], b"label", other));
+                }
+            }
+        }
+
+        #[test]
+        fn record_keys_differ_by_id_and_generation(id: [u8; 16], other: [u8; 16], generation: u32) {
+            prop_assume!(id != other);
+            let keys = Keys::derive(&EncryptionKey::new([1; 32]));
+            let key = keys.record_key(RecordId(id), generation);
+            prop_assert!(key != keys.record_key(RecordId(other), generation));
+            prop_assert!(key != keys.record_key(RecordId(id), generation ^ 1));
+        }
+    }
 
     #[test]
     fn hex_reads_both_cases_and_nothing_else() {

@@ -73,6 +73,8 @@ pub enum RecordError {
     Stamp,
     #[error("a removal that has a value")]
     RemovalWithValue,
+    #[error("a size and a hash that no value has")]
+    Value,
     #[error("an authentication that does not match")]
     Auth,
     #[error("a header that does not open")]
@@ -102,7 +104,8 @@ impl Clear {
     /// Reads a clear part. Formats and kinds that this program does not know begin alike and are read as far.
     ///
     /// # Errors
-    /// Too few bytes (in format 1 also too many), a stamp that no store accepts, a removal with a value.
+    /// Too few bytes (in format 1 also too many), a stamp that no store accepts, a removal with a value, a size beyond
+    /// [`value::SIZE_MAX`] or without a hash, a value without a hash.
     pub fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
         if bytes.len() < CLEAR || (bytes[0] == FORMAT && bytes.len() > CLEAR) {
             return Err(RecordError::Length(bytes.len()));
@@ -124,8 +127,12 @@ impl Clear {
         if !clear.stamp.is_valid() {
             return Err(RecordError::Stamp);
         }
-        if clear.kind == Kind::REMOVAL && (clear.size != 0 || clear.value_hash != ValueHash::NONE) {
+        let is_hashed = clear.value_hash != ValueHash::NONE;
+        if clear.kind == Kind::REMOVAL && (clear.size != 0 || is_hashed) {
             return Err(RecordError::RemovalWithValue);
+        }
+        if clear.size > value::SIZE_MAX || (!is_hashed && (clear.size != 0 || clear.kind == Kind::VALUE)) {
+            return Err(RecordError::Value);
         }
         Ok(clear)
     }
@@ -179,4 +186,161 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut array = [0; N];
     array.copy_from_slice(&bytes[at..at + N]);
     array
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::{Index, subsequence};
+
+    use super::*;
+
+    type Version = (Clear, Auth);
+
+    prop_compose! {
+        fn stamp()(time_us in 0..=Stamp::MAX, counter in 0..=Stamp::MAX, pid in 1..=u32::MAX) -> Stamp {
+            Stamp { time_us, counter, pid }
+        }
+    }
+
+    prop_compose! {
+        /// A clear part that parses, of a value or a removal.
+        pub(crate) fn clear()(
+            id in any::<[u8; 16]>(), generation: u32, stamp in stamp(), expiry_us: u64,
+            value in prop::option::of((0..=value::SIZE_MAX, vec(1..=u8::MAX, 32)))
+        ) -> Clear {
+            let kind = if value.is_some() { Kind::VALUE } else { Kind::REMOVAL };
+            let (size, hash) = value.unwrap_or((0, vec![0; 32]));
+            let value_hash = ValueHash(array(&hash, 0));
+            Clear { format: FORMAT, kind, id: RecordId(id), generation, stamp, expiry_us, size, value_hash }
+        }
+    }
+
+    prop_compose! {
+        /// One of few versions of one entry, so that stamps and authentications meet.
+        fn version()(time_us in 0..3u64, counter in 0..3u64, pid in 1..3u32, auth in 0..3u8) -> Version {
+            (Clear { stamp: Stamp { time_us, counter, pid }, ..removal() }, Auth([auth; 32]))
+        }
+    }
+
+    fn removal() -> Clear {
+        Clear {
+            format: FORMAT,
+            kind: Kind::REMOVAL,
+            id: RecordId([7; 16]),
+            generation: 0,
+            stamp: Stamp { time_us: 1, counter: 1, pid: 1 },
+            expiry_us: 0,
+            size: 0,
+            value_hash: ValueHash::NONE,
+        }
+    }
+
+    /// The law of the whole: a merge keeps the greater.
+    fn merge(a: Version, b: Version) -> Version {
+        if Record::order((&b.0, &b.1), (&a.0, &a.1)).is_gt() { b } else { a }
+    }
+
+    fn merged(versions: &[Version]) -> Option<Version> {
+        versions.iter().copied().reduce(merge)
+    }
+
+    /// Versions, and the same ones shuffled with some of them repeated.
+    fn two_histories() -> impl Strategy<Value = (Vec<Version>, Vec<Version>)> {
+        vec(version(), 1..12)
+            .prop_flat_map(|versions| (Just(versions.clone()), subsequence(versions.clone(), 0..=versions.len())))
+            .prop_flat_map(|(versions, repeats)| {
+                let other = [versions.clone(), repeats].concat();
+                (Just(versions), Just(other).prop_shuffle())
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_encoded_parses_to_the_same(clear in clear()) {
+            prop_assert_eq!(Clear::parse(&clear.encode()), Ok(clear));
+        }
+
+        #[test]
+        fn random_bytes_parse_without_a_panic(bytes in vec(any::<u8>(), 0..2 * CLEAR)) {
+            let _ = Clear::parse(&bytes);
+        }
+
+        #[test]
+        fn what_parses_in_format_1_encodes_to_the_same_bytes(clear in clear(), at in any::<Index>(), byte: u8) {
+            let mut bytes = clear.encode();
+            *at.get_mut(&mut bytes) = byte;
+            match Clear::parse(&bytes) {
+                Ok(parsed) => prop_assert_eq!(parsed.encode(), bytes),
+                Err(error) => prop_assert!(!matches!(error, RecordError::Length(_))),
+            }
+        }
+
+        #[test]
+        fn a_cut_clear_part_is_refused(clear in clear(), length in 0..CLEAR) {
+            prop_assert_eq!(Clear::parse(&clear.encode()[..length]), Err(RecordError::Length(length)));
+        }
+
+        #[test]
+        fn only_another_format_may_be_longer(clear in clear(), format in 2..=u8::MAX, more in vec(any::<u8>(), 1..50)) {
+            let bytes = [&clear.encode()[..], &more].concat();
+            prop_assert_eq!(Clear::parse(&bytes), Err(RecordError::Length(bytes.len())));
+            let other = Clear { format, ..clear };
+            prop_assert_eq!(Clear::parse(&[&other.encode()[..], &more].concat()), Ok(other));
+            prop_assert!(!other.is_known());
+        }
+
+        #[test]
+        fn a_value_is_in_one_place(clear in clear()) {
+            prop_assert_eq!(clear.has_inline() != clear.has_blob(), clear.kind == Kind::VALUE);
+        }
+
+        #[test]
+        fn merging_is_commutative_associative_and_idempotent(a in version(), b in version(), c in version()) {
+            prop_assert_eq!(merge(a, b), merge(b, a));
+            prop_assert_eq!(merge(a, merge(b, c)), merge(merge(a, b), c));
+            prop_assert_eq!(merge(a, a), a);
+            prop_assert_eq!(merge(merge(a, b), b), merge(a, b));
+        }
+
+        #[test]
+        fn any_order_and_any_repeats_end_equal((one, other) in two_histories()) {
+            prop_assert_eq!(merged(&one), merged(&other));
+        }
+
+        #[test]
+        fn the_stamp_decides_before_the_authentication(a in version(), b in version()) {
+            let order = Record::order((&a.0, &a.1), (&b.0, &b.1));
+            prop_assert_eq!(order, a.0.stamp.cmp(&b.0.stamp).then(a.1.cmp(&b.1)));
+        }
+    }
+
+    #[test]
+    fn clear_parts_that_contradict_themselves_are_refused() {
+        let hashed = ValueHash([1; 32]);
+        let value = Clear { kind: Kind::VALUE, value_hash: hashed, ..removal() };
+        let link = Clear { kind: Kind(9), ..removal() };
+        let late = Stamp { time_us: Stamp::MAX + 1, counter: 1, pid: 1 };
+        for (clear, error) in [
+            (Clear { stamp: late, ..value }, RecordError::Stamp),
+            (Clear { size: 1, ..removal() }, RecordError::RemovalWithValue),
+            (Clear { value_hash: hashed, ..removal() }, RecordError::RemovalWithValue),
+            (Clear { value_hash: ValueHash::NONE, ..value }, RecordError::Value),
+            (Clear { size: value::SIZE_MAX + 1, ..value }, RecordError::Value),
+            (Clear { size: 1, ..link }, RecordError::Value),
+        ] {
+            assert_eq!(Clear::parse(&clear.encode()), Err(error), "{clear:?}");
+        }
+        for clear in [value, link, removal(), Clear { size: value::SIZE_MAX, ..value }] {
+            assert_eq!(Clear::parse(&clear.encode()), Ok(clear));
+        }
+    }
+
+    #[test]
+    fn an_entry_expires_at_its_time() {
+        let clear = Clear { expiry_us: 5, ..removal() };
+        assert!(!clear.is_expired(4) && clear.is_expired(5));
+        assert!(!removal().is_expired(u64::MAX));
+    }
 }
