@@ -1,0 +1,156 @@
+//! Verifies everything that the store holds, for `doctor`. Hashes are enough for values, so it needs no key for them.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::Bound;
+
+use super::index::{Fault, Index};
+use super::layout::Layout;
+use super::row::{self, RecordRow};
+use super::value_reader::blob_length;
+use super::{ReadError, Store};
+use crate::record::{Clear, RecordId};
+use crate::seal;
+use crate::value::{self, CHUNK, HASH, TAG};
+
+/// Records that are read from the index in one go.
+const BATCH: usize = 64;
+
+/// Something that is wrong in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is, with the key where it is known.
+    pub problem: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// How much was verified.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Records, those of removals included.
+    pub records: u64,
+    /// Bytes of sealed values.
+    pub bytes: u64,
+}
+
+/// A record that verifies, and the name of its entry where it has one.
+struct Sound {
+    clear: Clear,
+    name: String,
+    inline: Option<sled::IVec>,
+}
+
+impl Store {
+    /// Verifies every record and every value. `report` is told of each finding, and returns `false` to stop.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn check(&self, report: &mut dyn FnMut(Finding) -> bool) -> Result<Checked, ReadError> {
+        let mut checked = Checked::default();
+        let mut position = None;
+        loop {
+            let batch = self.shared.read_index(|index| read_batch(index, position));
+            let batch = batch.map_err(|fault| self.failed(fault))?;
+            let Some((last, _)) = batch.last() else { break };
+            position = Some(*last);
+            for (_, sound) in batch {
+                checked.records += 1;
+                let problem = match sound {
+                    Ok(sound) => check_value(&self.shared.layout, &sound, &mut checked.bytes),
+                    Err(problem) => Some(problem),
+                };
+                if let Some(problem) = problem
+                    && !report(finding(problem))
+                {
+                    return Ok(checked);
+                }
+            }
+        }
+        if let Some(problem) = self.shared.names.damage() {
+            report(finding(format!("the store is damaged: {problem}")));
+        }
+        Ok(checked)
+    }
+}
+
+fn finding(problem: String) -> Finding {
+    Finding { problem, hint: "run 'kvass doctor --repair'".into() }
+}
+
+type Batch = Vec<(RecordId, Result<Sound, String>)>;
+
+fn read_batch(index: &Index, position: Option<RecordId>) -> Result<Batch, Fault> {
+    let after = position.map_or(Bound::Unbounded, |id| Bound::Excluded(id.0));
+    let mut batch = Vec::with_capacity(BATCH);
+    for row in index.account.trees.records.range::<[u8; 16], _>((after, Bound::Unbounded)).take(BATCH) {
+        let (id, row) = row?;
+        let id = <[u8; 16]>::try_from(&id[..]).map_err(|_| Fault::Other("an id has the wrong length".into()))?;
+        batch.push((RecordId(id), read_record(index, RecordId(id), &row)));
+    }
+    Ok(batch)
+}
+
+fn read_record(index: &Index, id: RecordId, row: &[u8]) -> Result<Sound, String> {
+    let keys = &index.account.keys;
+    let row = RecordRow::decode(row).ok_or("a record makes no sense")?;
+    let clear = seal::verify(keys, &row.record).map_err(|error| format!("a record does not verify: {error}"))?;
+    if clear.id != id {
+        return Err("a record stands in the place of another".into());
+    }
+    let logged = index.account.trees.log.get(row.seq.0.to_be_bytes()).ok().flatten();
+    if logged.and_then(|row| row::decode_log(&row)) != Some(id) {
+        return Err("a record is missing in the log".into());
+    }
+    if !clear.is_known() {
+        return Ok(Sound { clear, name: String::new(), inline: None });
+    }
+    let header = seal::open(keys, &clear, &row.record).map_err(|error| format!("a record does not open: {error}"))?;
+    let inline = index.account.trees.values.get(id.0).ok().flatten();
+    Ok(Sound { clear, name: header.name, inline })
+}
+
+/// What is wrong with a record's value, if anything is.
+fn check_value(layout: &Layout, sound: &Sound, bytes: &mut u64) -> Option<String> {
+    let Sound { clear, name, inline } = sound;
+    let what = if clear.has_blob() {
+        *bytes += value::sealed_length(clear.size);
+        match verify_blob(layout, clear) {
+            Ok(true) => return None,
+            Ok(false) => "its file does not verify".into(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => "its file is missing".into(),
+            Err(error) => format!("its file cannot be read: {error}"),
+        }
+    } else if clear.has_inline() {
+        let value = inline.as_deref().and_then(row::decode_value);
+        let Some((_, sealed)) = value else { return Some(format!("the value of '{name}' is missing")) };
+        *bytes += sealed.len() as u64;
+        if value::value_hash(&value::chunk_hash(sealed)) == clear.value_hash {
+            return None;
+        }
+        "it does not verify".into()
+    } else {
+        return None;
+    };
+    Some(format!("the value of '{name}' is damaged: {what}"))
+}
+
+/// Whether a record's blob is what its hash says, chunk by chunk.
+pub(super) fn verify_blob(layout: &Layout, clear: &Clear) -> io::Result<bool> {
+    let mut file = File::open(layout.blob(clear.value_hash))?;
+    if file.metadata()?.len() != blob_length(clear.size) {
+        return Ok(false);
+    }
+    let mut left = value::sealed_length(clear.size) as usize;
+    let mut hashes = Vec::with_capacity(value::chunks(clear.size) as usize * HASH);
+    let mut chunk = vec![0; CHUNK + TAG];
+    while left > 0 {
+        let part = &mut chunk[..left.min(CHUNK + TAG)];
+        file.read_exact(part)?;
+        hashes.extend_from_slice(&value::chunk_hash(part));
+        left -= part.len();
+    }
+    let mut listed = Vec::with_capacity(hashes.len());
+    file.read_to_end(&mut listed)?;
+    Ok(listed == hashes && value::value_hash(&hashes) == clear.value_hash)
+}

@@ -1,0 +1,316 @@
+//! The committer: the one thread that writes to the index.
+//!
+//! It takes what is waiting, applies it in one transaction, makes it durable, writes the witness, and only then answers
+//! everybody. On any error there but a full disk it answers nobody and the process ends, so that the next opening
+//! decides what was stored. What a crash leaves is the state before the commit or after it.
+
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::index::{Fault, Index, mark};
+use super::plan::{self, Change, Plan, Step};
+use super::rekey::Rekey;
+use super::row::{State, Tally};
+use super::space::Purpose;
+use super::witness::Witness;
+use super::{Outcome, Position, Shared, WriteError, names, open};
+use crate::clock::now_us;
+use crate::keys::EncryptionKey;
+use crate::record::{Kind, RecordId, ValueHash};
+
+/// The most changes of one commit.
+const CHANGES: usize = 256;
+
+/// Where an answer goes.
+pub(crate) type Answer<T> = SyncSender<Result<T, WriteError>>;
+
+/// What the committer is asked to do.
+pub(crate) enum Job {
+    Write {
+        changes: Vec<Change>,
+        answer: Answer<Vec<Outcome>>,
+    },
+    SetKey {
+        key: EncryptionKey,
+        answer: Answer<()>,
+    },
+    SetPid {
+        pid: u32,
+        answer: Answer<()>,
+    },
+    /// Files that nothing referred to at the start; those to which nothing refers now are removed.
+    Sweep(Vec<ValueHash>),
+    Close,
+}
+
+/// What the committer owns.
+pub(crate) struct Committer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) jobs: Receiver<Job>,
+    pub(crate) witness: Witness,
+    pub(crate) run: [u8; 16],
+    pub(crate) state: State,
+    pub(crate) tally: Tally,
+    pub(crate) rekey: Option<Rekey>,
+    /// Taken from `jobs`, and to be done next.
+    pub(crate) next: Option<Job>,
+}
+
+type Waiting = Vec<(Answer<Vec<Outcome>>, Vec<Outcome>)>;
+
+impl Committer {
+    /// Works until it is told to close, or until nobody is left who could ask.
+    pub(crate) fn run(mut self) {
+        loop {
+            match self.take() {
+                Some(Job::Write { changes, answer }) => self.commit(changes, answer),
+                Some(Job::SetKey { key, answer }) => self.start_rekey(key, answer),
+                Some(Job::SetPid { pid, answer }) => self.set_pid(pid, &answer),
+                Some(Job::Sweep(files)) => self.sweep(files),
+                Some(Job::Close) => break,
+                None => self.continue_rekey(),
+            }
+        }
+        self.close();
+    }
+
+    /// The next job; `None` where nobody waits and a change of key can go on.
+    fn take(&mut self) -> Option<Job> {
+        if let Some(job) = self.next.take() {
+            return Some(job);
+        }
+        if self.rekey.is_none() {
+            return Some(self.jobs.recv().unwrap_or(Job::Close));
+        }
+        match self.jobs.try_recv() {
+            Ok(job) => Some(job),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Job::Close),
+        }
+    }
+
+    /// Commits a write, together with all other writes that are waiting.
+    fn commit(&mut self, changes: Vec<Change>, answer: Answer<Vec<Outcome>>) {
+        let shared = Arc::clone(&self.shared);
+        let guard = shared.index.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(index) = &*guard else {
+            let _ = answer.send(Err(shared.space.full()));
+            drop(guard);
+            self.recover(None);
+            return;
+        };
+        let pid = shared.pid();
+        let mut plan = Plan::new(index, now_us(), pid, self.state, self.tally);
+        let mut waiting = Vec::new();
+        let mut job = Some((changes, answer));
+        let mut count = 0;
+        while let Some((changes, answer)) = job.take() {
+            count += changes.len();
+            match self.allow(&changes).and_then(|()| plan.add(changes)) {
+                Ok(outcomes) => waiting.push((answer, outcomes)),
+                Err(error) => drop(answer.send(Err(error))),
+            }
+            if count < CHANGES {
+                job = self.next_write();
+            }
+        }
+        if plan.is_empty() {
+            answer_all(waiting, Ok);
+            return;
+        }
+        let (state, tally) = (plan.state, plan.tally);
+        let (changes, steps) = plan.finish();
+        // The pass must see a record as it was or as it is, and know which.
+        let mut pass = shared.pass.lock().unwrap_or_else(PoisonError::into_inner);
+        let committed = index.apply(&index.account.trees, &changes).and_then(|()| index.make_durable());
+        drop(guard);
+        let landed = match committed {
+            Ok(()) => true,
+            Err(Fault::Full) => self.recover(Some(state.commit)),
+            Err(Fault::Other(what)) => fatal(&what),
+        };
+        if !landed {
+            answer_all(waiting, |_| Err(shared.space.full()));
+            return;
+        }
+        (self.state, self.tally) = (state, tally);
+        self.write_witness();
+        for (id, step) in &steps {
+            pass.changed(*id, step.old.map(|old| old.auth), step.new.auth);
+        }
+        pass.expected = tally.digest;
+        drop(pass);
+        self.settle(steps);
+        answer_all(waiting, Ok);
+        shared.space.lay_ballast();
+    }
+
+    /// Another write that waits; anything else that waits is kept for later.
+    fn next_write(&mut self) -> Option<(Vec<Change>, Answer<Vec<Outcome>>)> {
+        match self.jobs.try_recv().ok()? {
+            Job::Write { changes, answer } => Some((changes, answer)),
+            other => {
+                self.next = Some(other);
+                None
+            }
+        }
+    }
+
+    fn allow(&self, changes: &[Change]) -> Result<(), WriteError> {
+        if let Some(what) = self.shared.names.damage() {
+            return Err(WriteError::Damaged(what));
+        }
+        let stores = changes.iter().any(|change| matches!(change, Change::Set { .. }));
+        self.shared.space.check(0, if stores { Purpose::Store } else { Purpose::Remove })
+    }
+
+    /// Tells everybody else what is durable now, and frees what was replaced.
+    fn settle(&mut self, steps: Vec<(RecordId, Step)>) {
+        for (id, mut step) in steps {
+            if let Some(file) = step.blob.take() {
+                file.keep();
+            }
+            if step.new.clear.kind == Kind::REMOVAL {
+                self.shared.names.remove(&step.name);
+            } else {
+                let clear = step.new.clear;
+                let (size, time_us, expiry_us) = (clear.size, clear.stamp.time_us, clear.expiry_us);
+                self.shared.names.insert(&step.name, names::Named { size, time_us, expiry_us });
+            }
+            if let Some(hash) = step.old.and_then(|old| plan::replaced_blob(&old, &step.new)) {
+                self.remove_blob(hash);
+            }
+            if let Some(rekey) = &mut self.rekey {
+                rekey.changed(id);
+            }
+        }
+        self.announce();
+    }
+
+    /// Wakes those who wait for changes.
+    pub(crate) fn announce(&self) {
+        let account = self.shared.read_index(|index| Ok(index.account.keys.account()));
+        if let Ok(account) = account {
+            self.shared.commits.send_replace(Position { account, seq: self.tally.last });
+        }
+    }
+
+    pub(crate) fn write_witness(&self) {
+        let Ok(account) = self.shared.read_index(|index| Ok(index.account.keys.account())) else { return };
+        let mark = mark(self.run, self.state, account, &self.tally);
+        if let Err(error) = self.witness.write(mark) {
+            fatal(&format!("the witness cannot be written: {error}"));
+        }
+    }
+
+    pub(crate) fn remove_blob(&self, hash: ValueHash) {
+        if let Err(error) = super::layout::remove_file(&self.shared.layout.blob(hash)) {
+            tracing::warn!(%error, "a replaced value stays on the disk until the next start");
+        }
+    }
+
+    /// Opens the index anew after it met a full disk: sled takes no more writes in this life. Says whether the commit
+    /// of that number is in it.
+    pub(crate) fn recover(&mut self, commit: Option<u64>) -> bool {
+        tracing::error!("the disk is full");
+        let _ = self.shared.space.drop_ballast();
+        let shared = Arc::clone(&self.shared);
+        loop {
+            let mut slot = shared.index.write().unwrap_or_else(PoisonError::into_inner);
+            *slot = None;
+            match open::reopen(&shared.layout) {
+                Ok((index, _)) => {
+                    let landed = self.take_up(&index, commit);
+                    *slot = Some(index);
+                    return landed;
+                }
+                Err(Fault::Full) if commit.is_none() => return false,
+                Err(Fault::Full) => drop(slot),
+                Err(Fault::Other(what)) => fatal(&what),
+            }
+            // Space on a disk is nothing that one could wait for.
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Takes the state of an index that was opened anew; what it holds is made durable before anybody hears of it.
+    fn take_up(&mut self, index: &Index, commit: Option<u64>) -> bool {
+        let account = index.account.keys.account();
+        let read = index.make_durable().and_then(|()| Ok((index.state()?, index.tally(account)?)));
+        let (state, tally) = match read {
+            Ok(read) => read,
+            Err(fault) => fatal(&format!("the index cannot be taken up again: {fault:?}")),
+        };
+        if state.commit < self.state.commit {
+            fatal("the index lost a commit when the disk was full");
+        }
+        let landed = commit == Some(state.commit);
+        if !landed {
+            (self.state, self.tally) = (state, tally);
+        }
+        landed
+    }
+
+    fn set_pid(&mut self, pid: u32, answer: &Answer<()>) {
+        let state = State { commit: self.state.commit + 1, ..self.state };
+        let written = self.shared.read_index(|index| {
+            let mut changes = super::index::Changes::default();
+            changes.meta.insert(super::index::meta::PID, &pid.to_be_bytes()[..]);
+            let account = index.account.keys.account();
+            super::index::write_progress(&mut changes.meta, state, account, self.tally);
+            index.apply(&index.account.trees, &changes).and_then(|()| index.make_durable())
+        });
+        match written {
+            Ok(()) => {
+                self.state = state;
+                self.write_witness();
+                self.shared.set_pid(pid);
+                let _ = answer.send(Ok(()));
+            }
+            Err(Fault::Full) => {
+                let landed = self.recover(Some(state.commit));
+                if landed {
+                    self.state = state;
+                    self.write_witness();
+                    self.shared.set_pid(pid);
+                }
+                let _ = answer.send(if landed { Ok(()) } else { Err(self.shared.space.full()) });
+            }
+            Err(Fault::Other(what)) => fatal(&what),
+        }
+    }
+
+    /// Removes files to which nothing refers.
+    fn sweep(&self, files: Vec<ValueHash>) {
+        for hash in files {
+            let known = self.shared.read_index(|index| Ok(index.account.trees.blobs.contains_key(hash.0)?));
+            if matches!(known, Ok(false)) {
+                self.remove_blob(hash);
+            }
+        }
+    }
+
+    fn close(self) {
+        if let Err(fault) = self.shared.read_index(Index::make_durable) {
+            tracing::error!(?fault, "the index could not be flushed at the end");
+        }
+        if let Err(error) = self.witness.sync() {
+            tracing::warn!(%error, "the witness could not be synced at the end");
+        }
+        *self.shared.index.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+fn answer_all(waiting: Waiting, with: impl Fn(Vec<Outcome>) -> Result<Vec<Outcome>, WriteError>) {
+    for (answer, outcomes) in waiting {
+        // Whoever asked may be gone.
+        let _ = answer.send(with(outcomes));
+    }
+}
+
+/// Ends the process: what is in memory may not be what is on the disk any more.
+pub(crate) fn fatal(what: &str) -> ! {
+    tracing::error!(what, "the store cannot go on; the next start decides what was stored");
+    std::process::exit(3)
+}

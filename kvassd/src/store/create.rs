@@ -1,0 +1,100 @@
+//! A new, empty store: made under another name and renamed when it is whole and durable.
+//!
+//! The key is renamed into its place last, so a key without a store, or a store without its format row, is damage and
+//! never a new store.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use super::index::{self, FORMAT, Fault, meta};
+use super::layout::{self, Layout, StorePaths};
+use super::row::{State, Tally};
+use super::witness::Witness;
+use super::{OpenError, key_file};
+use crate::keys::{AccountId, EncryptionKey, Keys};
+
+/// What a new store begins with.
+pub(crate) struct Seed {
+    pub(crate) account: AccountId,
+    pub(crate) store: [u8; 16],
+    pub(crate) pid: u32,
+    pub(crate) counter: u64,
+}
+
+impl Seed {
+    /// A store with an id and a process id that no other has.
+    pub(crate) fn random(account: AccountId) -> Result<Self, OpenError> {
+        let mut store = [0; 16];
+        getrandom::fill(&mut store)?;
+        let mut pid = [0; 4];
+        getrandom::fill(&mut pid)?;
+        Ok(Self { account, store, pid: u32::from_be_bytes(pid).max(1), counter: 0 })
+    }
+}
+
+/// Makes the store of a data directory that has none, with a new random key.
+pub(crate) fn create(layout: &Layout) -> Result<(), OpenError> {
+    let key = EncryptionKey::random()?;
+    let at = layout.store_new();
+    key_file::write(&layout.key_new(), &[&key]).map_err(OpenError::io("write", &layout.key_new()))?;
+    layout::remove_directory(&at.0).map_err(OpenError::io("remove", &at.0))?;
+    let seed = Seed::random(Keys::derive(&key).account())?;
+    let db = begin(&at, &seed).map_err(|fault| failed(layout, fault))?;
+    drop(db);
+    seal_off(&at).map_err(OpenError::io("make", &at.0))?;
+    let placed = layout::make_directory(&layout.blobs())
+        .and_then(|()| fs::rename(&at.0, layout.store().0))
+        .and_then(|()| layout::sync_directory(layout.root()))
+        .and_then(|()| fs::rename(layout.key_new(), layout.key()))
+        .and_then(|()| layout::sync_directory(layout.root()));
+    placed.map_err(OpenError::io("make the store in", layout.root()))
+}
+
+/// Opens a new index with nothing but its seed in it, and its witness.
+pub(crate) fn begin(at: &StorePaths, seed: &Seed) -> Result<sled::Db, Fault> {
+    layout::make_directory(&at.0)?;
+    layout::make_directory(&at.sled())?;
+    let db = index::open_sled(&at.sled())?;
+    let state = State { commit: 1, counter: seed.counter };
+    let tally = Tally::default();
+    index::guarded(|| {
+        let mut batch = sled::Batch::default();
+        batch.insert(meta::FORMAT, &FORMAT.to_be_bytes()[..]);
+        batch.insert(meta::ACCOUNT, &seed.account.0[..]);
+        batch.insert(meta::STORE, &seed.store[..]);
+        batch.insert(meta::PID, &seed.pid.to_be_bytes()[..]);
+        index::write_progress(&mut batch, state, seed.account, tally);
+        let meta = db.open_tree("meta")?;
+        meta.apply_batch(batch)?;
+        db.flush()?;
+        Ok(())
+    })?;
+    Witness::create(&at.witness(), index::mark([0; 16], state, seed.account, &tally))?;
+    Ok(db)
+}
+
+/// Makes a closed store directory survive a power cut, file by file: sled syncs no directory, and not its `conf`.
+pub(crate) fn seal_off(at: &StorePaths) -> io::Result<()> {
+    sync_tree(&at.0)
+}
+
+fn sync_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_tree(&entry.path())?;
+        } else {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    layout::sync_directory(path)
+}
+
+pub(crate) fn failed(layout: &Layout, fault: Fault) -> OpenError {
+    let directory = layout.root().to_path_buf();
+    match fault {
+        Fault::Full => OpenError::DiskFull { directory },
+        Fault::Other(what) => OpenError::Damaged { directory, what },
+    }
+}

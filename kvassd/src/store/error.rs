@@ -1,0 +1,113 @@
+//! What can go wrong in the store, in the words that a user reads.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use kvass_proto::key::KeyError;
+
+const REPAIR: &str = "run 'kvass doctor --repair': it moves the damaged store aside and keeps all that can be read";
+
+/// Why a store does not open.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the texts say it")]
+pub enum OpenError {
+    #[error("the store in {} is damaged: {what}", .directory.display())]
+    Damaged { directory: PathBuf, what: String },
+    #[error("the store in {} was made by a newer kvassd (format {found}; this one knows {known})", .directory.display())]
+    NewerFormat { directory: PathBuf, found: u32, known: u32 },
+    #[error("the disk is too full to open the store in {}", .directory.display())]
+    DiskFull { directory: PathBuf },
+    #[error("cannot {what} {}", .path.display())]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("the system gives no random bytes")]
+    Random(#[from] getrandom::Error),
+}
+
+impl OpenError {
+    /// What the user can do, or an empty text.
+    #[must_use]
+    pub fn hint(&self) -> &str {
+        match self {
+            Self::Damaged { .. } => REPAIR,
+            Self::NewerFormat { .. } => "install the newer kvass again",
+            Self::DiskFull { .. } => "free some space; nothing was changed",
+            Self::Io { .. } | Self::Random(_) => "",
+        }
+    }
+
+    /// Whether the store is there and does not verify, so that a repair helps.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. })
+    }
+
+    pub(crate) fn io<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + use<'a> {
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull => Self::DiskFull { directory: path.parent().unwrap_or(path).to_path_buf() },
+            _ => Self::Io { what, path: path.to_path_buf(), source },
+        }
+    }
+}
+
+/// Why something cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the texts say it")]
+pub enum ReadError {
+    #[error("the value of '{key}' is damaged: {what}")]
+    Value { key: String, what: String },
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+    #[error("the store is being closed")]
+    Closed,
+    #[error("the disk is full, and the store waits for space")]
+    DiskFull,
+    #[error("cannot read the value of '{key}'")]
+    Io { key: String, source: io::Error },
+}
+
+impl ReadError {
+    /// What the user can do, or an empty text.
+    #[must_use]
+    pub fn hint(&self) -> &str {
+        match self {
+            Self::Value { .. } | Self::Damaged(_) => REPAIR,
+            Self::DiskFull => "free some space",
+            Self::Closed | Self::Io { .. } => "",
+        }
+    }
+}
+
+/// Why something is not stored. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the texts say it")]
+pub enum WriteError {
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("a value of {size} bytes is over the limit of {most}")]
+    TooLarge { size: u64, most: u64 },
+    #[error("the disk is full: {} bytes are free, and {reserve} are kept back", .free)]
+    DiskFull { free: u64, reserve: u64 },
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+    #[error("{0}")]
+    Refused(String),
+    #[error("the store is being closed")]
+    Closed,
+    #[error("cannot {what}")]
+    Io { what: &'static str, source: io::Error },
+    #[error("the system gives no random bytes")]
+    Random(#[from] getrandom::Error),
+}
+
+impl WriteError {
+    /// What the user can do, or an empty text.
+    #[must_use]
+    pub fn hint(&self) -> &str {
+        match self {
+            Self::TooLarge { .. } => "the limit is a setting of kvassd: --value-max or KVASS_VALUE_MAX",
+            Self::DiskFull { .. } => "free some space, then try again; 'kvass rm' works meanwhile",
+            Self::Damaged(_) => REPAIR,
+            _ => "",
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! sled, and nothing but sled: trees, transactions, and what makes a commit durable.
+//!
+//! All other modules go through here, so that the rules for sled stand in one place: it is opened with panics caught,
+//! one transaction is one commit, and a flush is followed by a sync of our own.
+
+use std::any::Any;
+use std::fs::File;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use sled::transaction::{TransactionError, TransactionResult, Transactional};
+use sled::{Batch, Db, Tree};
+
+use super::layout::StorePaths;
+use super::row::{State, Tally};
+use super::witness::Mark;
+use super::{Seq, row};
+use crate::keys::{AccountId, Keys};
+
+/// The format of the whole store.
+pub(crate) const FORMAT: u32 = 1;
+
+/// What sled may keep in memory, in bytes.
+const CACHE: u64 = 8 << 20;
+
+/// Why sled did not do what it was asked.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The disk is full.
+    Full,
+    /// Anything else, in words for a log or a report.
+    Other(String),
+}
+
+impl From<sled::Error> for Fault {
+    fn from(error: sled::Error) -> Self {
+        match error {
+            sled::Error::Io(error) => error.into(),
+            sled::Error::Corruption { .. } => Self::Other("a part of the index does not match its checksum".into()),
+            sled::Error::Unsupported(_) => Self::Other("the index was written in another format".into()),
+            _ => Self::Other("the index cannot be read".into()),
+        }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        let nested = || error.to_string().contains("No space left on device");
+        match error.kind() {
+            io::ErrorKind::StorageFull => Self::Full,
+            io::ErrorKind::Other if nested() => Self::Full,
+            _ => Self::Other(format!("the index cannot be read or written: {error}")),
+        }
+    }
+}
+
+/// Runs what may panic inside sled, and turns a panic into a fault.
+pub(crate) fn guarded<T>(what: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(what)).unwrap_or_else(|panic| Err(panic_fault(&*panic)))
+}
+
+fn panic_fault(panic: &(dyn Any + Send)) -> Fault {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    tracing::error!(panic = text.unwrap_or_default(), "the index gave up");
+    match text {
+        Some(text) if text.contains("No space left on device") || text.contains("StorageFull") => Fault::Full,
+        _ => Fault::Other("a part of the index makes no sense".into()),
+    }
+}
+
+/// The trees of one account.
+#[derive(Clone)]
+pub(crate) struct Trees {
+    /// Record id → record row.
+    pub(crate) records: Tree,
+    /// Place in the log → record id and through which peer it came.
+    pub(crate) log: Tree,
+    /// Record id → value row, for values that are no blob.
+    pub(crate) values: Tree,
+    /// Value hash → record id, for values that are a blob.
+    pub(crate) blobs: Tree,
+}
+
+const TREES: [&str; 4] = ["records", "log", "values", "blobs"];
+
+impl Trees {
+    pub(crate) fn open(db: &Db, account: AccountId) -> Result<Self, Fault> {
+        let open = |tree: &str| db.open_tree(tree_name(tree, account));
+        let [records, log, values, blobs] = TREES;
+        Ok(Self { records: open(records)?, log: open(log)?, values: open(values)?, blobs: open(blobs)? })
+    }
+}
+
+fn tree_name(tree: &str, account: AccountId) -> String {
+    format!("{tree}/{}", account.to_hex())
+}
+
+/// The changes of one commit.
+#[derive(Default)]
+pub(crate) struct Changes {
+    pub(crate) records: Batch,
+    pub(crate) log: Batch,
+    pub(crate) values: Batch,
+    pub(crate) blobs: Batch,
+    pub(crate) meta: Batch,
+}
+
+/// Keys of the rows of `meta`.
+pub(crate) mod meta {
+    use crate::keys::AccountId;
+
+    pub(crate) const FORMAT: &[u8] = b"format";
+    pub(crate) const STATE: &[u8] = b"state";
+    pub(crate) const ACCOUNT: &[u8] = b"account";
+    pub(crate) const STORE: &[u8] = b"store";
+    pub(crate) const PID: &[u8] = b"pid";
+
+    pub(crate) fn tally(account: AccountId) -> Vec<u8> {
+        [b"tally/", &account.0[..]].concat()
+    }
+
+    pub(crate) fn runs(account: AccountId) -> Vec<u8> {
+        [b"run/", &account.0[..]].concat()
+    }
+
+    /// The `number`th opening of the store with this account in force.
+    pub(crate) fn run(account: AccountId, number: u32) -> Vec<u8> {
+        [&runs(account)[..], &number.to_be_bytes()].concat()
+    }
+}
+
+/// An account in force: its keys and its trees.
+pub(crate) struct Account {
+    pub(crate) keys: Keys,
+    pub(crate) trees: Trees,
+}
+
+/// An open index.
+pub(crate) struct Index {
+    pub(crate) db: Db,
+    pub(crate) meta: Tree,
+    pub(crate) account: Account,
+    /// A handle of our own on sled's log: sled only logs a failed sync of its own thread.
+    log_file: File,
+}
+
+/// Opens sled in a directory; whatever goes wrong in there is a fault.
+pub(crate) fn open_sled(path: &Path) -> Result<Db, Fault> {
+    guarded(|| Ok(sled::Config::new().path(path).cache_capacity(CACHE).open()?))
+}
+
+impl Index {
+    pub(crate) fn new(db: Db, paths: &StorePaths, keys: Keys) -> Result<Self, Fault> {
+        guarded(|| {
+            let meta = db.open_tree("meta")?;
+            let trees = Trees::open(&db, keys.account())?;
+            let log_file = File::open(paths.db())?;
+            Ok(Self { db, meta, account: Account { keys, trees }, log_file })
+        })
+    }
+
+    /// Applies the changes to an account's trees, all or none. They are durable after [`Index::make_durable`].
+    pub(crate) fn apply(&self, trees: &Trees, changes: &Changes) -> Result<(), Fault> {
+        guarded(|| {
+            let result: TransactionResult<(), ()> =
+                (&trees.records, &trees.log, &trees.values, &trees.blobs, &self.meta).transaction(
+                    |(records, log, values, blobs, meta)| {
+                        records.apply_batch(&changes.records)?;
+                        log.apply_batch(&changes.log)?;
+                        values.apply_batch(&changes.values)?;
+                        blobs.apply_batch(&changes.blobs)?;
+                        meta.apply_batch(&changes.meta)?;
+                        Ok(())
+                    },
+                );
+            match result {
+                Ok(()) => Ok(()),
+                Err(TransactionError::Storage(error)) => Err(error.into()),
+                Err(TransactionError::Abort(())) => Err(Fault::Other("the index refused a commit".into())),
+            }
+        })
+    }
+
+    /// Makes every change that was applied survive a power cut.
+    pub(crate) fn make_durable(&self) -> Result<(), Fault> {
+        guarded(|| {
+            self.db.flush()?;
+            Ok(self.log_file.sync_data()?)
+        })
+    }
+
+    /// Reads what `meta` holds of the whole store.
+    pub(crate) fn state(&self) -> Result<State, Fault> {
+        read_state(&self.meta)
+    }
+
+    /// Reads what `meta` holds of an account.
+    pub(crate) fn tally(&self, account: AccountId) -> Result<Tally, Fault> {
+        let row = self.meta.get(meta::tally(account))?;
+        row.and_then(|row| Tally::decode(&row)).ok_or_else(|| Fault::Other("the account's tally is missing".into()))
+    }
+
+    /// Reads the record row of an id.
+    pub(crate) fn record(&self, id: crate::record::RecordId) -> Result<Option<sled::IVec>, Fault> {
+        Ok(self.account.trees.records.get(id.0)?)
+    }
+
+    /// How many runs the account has.
+    pub(crate) fn next_run(&self) -> Result<u32, Fault> {
+        let last = self.meta.scan_prefix(meta::runs(self.account.keys.account())).next_back().transpose()?;
+        let number = last.and_then(|(key, _)| key.last_chunk::<4>().map(|number| u32::from_be_bytes(*number)));
+        Ok(number.map_or(0, |number| number + 1))
+    }
+
+    /// Removes the trees of every account but the one in force: what a change of key left behind.
+    pub(crate) fn drop_other_accounts(&self) -> Result<(), Fault> {
+        let account = self.account.keys.account();
+        let keep: Vec<String> = TREES.iter().map(|tree| tree_name(tree, account)).collect();
+        let names = self.db.tree_names();
+        let stale = names.iter().filter(|name| {
+            let ours = TREES.iter().any(|tree| name.starts_with(format!("{tree}/").as_bytes()));
+            ours && !keep.iter().any(|keep| keep.as_bytes() == &name[..])
+        });
+        guarded(|| {
+            for name in stale {
+                self.db.drop_tree(name)?;
+            }
+            for prefix in [&b"tally/"[..], b"run/"] {
+                for row in self.meta.scan_prefix(prefix) {
+                    let (key, _) = row?;
+                    if !key[prefix.len()..].starts_with(&account.0) {
+                        self.meta.remove(key)?;
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Reads what `meta` holds of the whole store.
+pub(crate) fn read_state(meta: &Tree) -> Result<State, Fault> {
+    let row = meta.get(self::meta::STATE)?;
+    row.and_then(|row| State::decode(&row)).ok_or_else(|| Fault::Other("the index has no state row".into()))
+}
+
+/// The changes that write a run: an opening of the store, with the place in the log where it begins.
+pub(crate) fn write_run(batch: &mut Batch, account: AccountId, number: u32, run: [u8; 16], first: Seq) {
+    batch.insert(meta::run(account, number), [&run[..], &first.0.to_be_bytes()].concat());
+}
+
+/// The changes that every commit to an account writes.
+pub(crate) fn write_progress(batch: &mut Batch, state: State, account: AccountId, tally: Tally) {
+    batch.insert(meta::STATE, &state.encode()[..]);
+    batch.insert(meta::tally(account), &tally.encode()[..]);
+}
+
+/// What the witness has to say after a commit.
+pub(crate) fn mark(run: [u8; 16], state: State, account: AccountId, tally: &row::Tally) -> Mark {
+    Mark { run, commit: state.commit, account, digest: tally.digest }
+}

@@ -1,0 +1,388 @@
+//! The store: all that a data directory holds, and the only place that names sled.
+//!
+//! Small things lie in the index (sled), large values in files beside it. One thread commits (`commit`); what it has
+//! answered survives a power cut. `open` decides whether an index is whole, `pass` verifies every record after a start,
+//! `repair` makes a new store of what verifies. docs/architecture.md has the picture, docs/format.md the bytes.
+//!
+//! Every method of [`Store`] blocks; none may be called on an async thread.
+
+mod check;
+mod commit;
+mod create;
+mod error;
+mod index;
+mod key_file;
+mod layout;
+mod names;
+mod open;
+mod pass;
+mod plan;
+mod read;
+mod rekey;
+mod repair;
+mod rewrite;
+mod row;
+mod space;
+mod value_reader;
+mod value_writer;
+mod witness;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+pub use check::{Checked, Finding};
+pub use error::{OpenError, ReadError, WriteError};
+pub use repair::{Repaired, repair};
+pub use value_reader::ValueReader;
+pub use value_writer::{NewValue, ValueWriter};
+
+use crate::clock::now_us;
+use crate::keys::{AccountId, EncryptionKey};
+use commit::{Answer, Committer, Job};
+use index::{Fault, Index};
+use layout::Layout;
+use names::Names;
+use pass::Pass;
+use plan::Change as Write;
+use space::Space;
+
+/// How many jobs may wait for the committer; who comes later waits to be let in.
+const JOBS: usize = 512;
+
+/// Entries that are removed by one commit of a removal by prefix.
+const REMOVE_BATCH: usize = 256;
+
+/// Limits that the daemon sets.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The greatest value that a local write may store, in bytes.
+    pub value_max: u64,
+    /// Bytes of the disk that ordinary writes leave free.
+    pub reserve: u64,
+}
+
+/// A place in the log of an account; the first is 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+pub struct Seq(pub u64);
+
+/// What is known of an entry without its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The key that the user gave it.
+    pub name: String,
+    /// Bytes of the value.
+    pub size: u64,
+    /// When it was written, in microseconds since 1970.
+    pub time_us: u64,
+    /// When it expires, likewise; 0 is never.
+    pub expiry_us: u64,
+}
+
+/// When an imported entry is stored: where value or expiry differ, unless what is here is newer.
+#[derive(Clone, Copy, Debug)]
+pub struct Condition {
+    /// When the imported entry was written, in microseconds since 1970.
+    pub time_us: u64,
+    /// Stores it though what is here is newer.
+    pub force: bool,
+    /// Stores nothing.
+    pub dry_run: bool,
+}
+
+/// What became of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is durable.
+    Stored,
+    /// What was to be stored is here already.
+    Unchanged,
+    /// What is here is newer than what was to be imported.
+    KeptNewer,
+    /// What was to be removed is not here.
+    Missing,
+}
+
+/// A place in the order of changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    account: AccountId,
+    seq: Seq,
+}
+
+impl Position {
+    /// The position as bytes that mean something only to this store.
+    #[must_use]
+    pub fn to_bytes(self) -> Vec<u8> {
+        [&self.account.0[..], &self.seq.0.to_be_bytes()].concat()
+    }
+
+    /// Reads a position; `None` where the bytes are none.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (account, seq) = bytes.split_first_chunk::<16>()?;
+        let seq = <[u8; 8]>::try_from(seq).ok()?;
+        Some(Self { account: AccountId(*account), seq: Seq(u64::from_be_bytes(seq)) })
+    }
+}
+
+/// An entry's newest state, as it appears in the order of changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Whether the entry is gone.
+    pub removed: bool,
+    /// The entry; its size is 0 where it was removed.
+    pub entry: Entry,
+    /// The place after this change.
+    pub position: Position,
+}
+
+/// What `status` shows of the store.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// How many entries there are.
+    pub keys: u64,
+    /// Bytes of all values.
+    pub value_bytes: u64,
+    /// Bytes that index and values take on the disk.
+    pub disk_bytes: u64,
+    /// What people compare to see that they use the same key.
+    pub fingerprint: String,
+    /// The process id that breaks ties between writers.
+    pub pid: u32,
+    /// Whether the pass over all records after the start has ended well.
+    pub verified: bool,
+}
+
+/// What reader, pass and committer share.
+struct Shared {
+    layout: Layout,
+    options: Options,
+    space: Space,
+    /// `None` while the index waits for space, and after the end.
+    index: RwLock<Option<Index>>,
+    names: Names,
+    pass: Mutex<Pass>,
+    commits: watch::Sender<Position>,
+    jobs: SyncSender<Job>,
+    pid: AtomicU32,
+    key: RwLock<EncryptionKey>,
+}
+
+impl Shared {
+    /// Reads from the index. A panic of sled is a fault, never the caller's.
+    fn read_index<T>(&self, read: impl FnOnce(&Index) -> Result<T, Fault>) -> Result<T, Fault> {
+        let slot = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let index = slot.as_ref().ok_or(Fault::Full)?;
+        index::guarded(|| read(index))
+    }
+
+    fn key(&self) -> EncryptionKey {
+        self.key.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_key(&self, key: EncryptionKey) {
+        *self.key.write().unwrap_or_else(PoisonError::into_inner) = key;
+    }
+
+    fn pid(&self) -> u32 {
+        self.pid.load(Ordering::Relaxed)
+    }
+
+    fn set_pid(&self, pid: u32) {
+        self.pid.store(pid, Ordering::Relaxed);
+    }
+}
+
+/// An open store; a cheap clone of shared state.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+impl Store {
+    /// Opens the store in a directory whose lock the caller holds, and makes one where there never was any. `doing` is
+    /// told, in words for a person, what takes long.
+    ///
+    /// # Errors
+    /// Damage, a newer format, a full disk, or what the system refuses. Nothing is changed then that a repair needs.
+    pub fn open(directory: &Path, options: Options, doing: &dyn Fn(&str)) -> Result<Self, OpenError> {
+        let layout = Layout::new(directory);
+        let space = Space::new(layout.clone(), options.reserve);
+        doing("opening the store");
+        let opened = open::open(&layout, &space, doing)?;
+        let account = opened.index.account.keys.account();
+        let (jobs, queue) = sync_channel(JOBS);
+        let shared = Arc::new(Shared {
+            layout,
+            options,
+            space,
+            names: Names::default(),
+            pass: Mutex::new(Pass::new(opened.tally.digest)),
+            commits: watch::Sender::new(Position { account, seq: opened.tally.last }),
+            jobs,
+            pid: AtomicU32::new(opened.pid),
+            key: RwLock::new(opened.key),
+            index: RwLock::new(Some(opened.index)),
+        });
+        let committer = Committer {
+            shared: Arc::clone(&shared),
+            jobs: queue,
+            witness: opened.witness,
+            run: opened.run,
+            state: opened.state,
+            tally: opened.tally,
+            rekey: None,
+            next: None,
+        };
+        let commit = spawn("commit", directory, move || committer.run())?;
+        let passing = Arc::clone(&shared);
+        let pass = spawn("pass", directory, move || pass::run(&passing, opened.files))?;
+        Ok(Self { shared, threads: Arc::new(Mutex::new(vec![commit, pass])) })
+    }
+
+    /// Begins a new value. `size` is its size in bytes where that is known, so that a hopeless one is refused at once.
+    ///
+    /// # Errors
+    /// A value over the limit, or a full disk.
+    pub fn writer(&self, size: Option<u64>) -> Result<ValueWriter, WriteError> {
+        let Shared { layout, space, options, .. } = &*self.shared;
+        ValueWriter::new(layout.clone(), space.clone(), options.value_max, size)
+    }
+
+    /// Stores a value under a name; it is durable when this returns.
+    ///
+    /// # Errors
+    /// A name that is no key, a full disk, or a damaged store; nothing is stored then.
+    pub fn set(&self, name: &str, value: NewValue, expiry_us: u64) -> Result<(), WriteError> {
+        kvass_proto::key::check(name)?;
+        self.submit(vec![Write::Set { name: name.to_owned(), value, expiry_us, condition: None }]).map(drop)
+    }
+
+    /// Stores an imported entry under a condition.
+    ///
+    /// # Errors
+    /// As [`Store::set`]; and what is here cannot be read, so that it cannot be compared.
+    pub fn import(
+        &self,
+        name: &str,
+        value: NewValue,
+        expiry_us: u64,
+        condition: Condition,
+    ) -> Result<Outcome, WriteError> {
+        kvass_proto::key::check(name)?;
+        match self.compare(name, &value, expiry_us).map_err(|error| WriteError::Damaged(error.to_string()))? {
+            Some((_, true)) => return Ok(Outcome::Unchanged),
+            Some((entry, false)) if condition.dry_run && !condition.force && entry.time_us > condition.time_us => {
+                return Ok(Outcome::KeptNewer);
+            }
+            _ if condition.dry_run => return Ok(Outcome::Stored),
+            _ => {}
+        }
+        let change = Write::Set { name: name.to_owned(), value, expiry_us, condition: Some(condition) };
+        Ok(self.submit(vec![change])?.first().copied().unwrap_or(Outcome::Stored))
+    }
+
+    /// Removes entries in one commit, and returns those that did not exist.
+    ///
+    /// # Errors
+    /// A disk so full that not even the reserve helps, or a damaged store; nothing is removed then.
+    pub fn remove(&self, names: Vec<String>) -> Result<Vec<String>, WriteError> {
+        self.wait_where_missing(&names)?;
+        let changes = names.iter().map(|name| Write::Remove { name: name.clone() }).collect();
+        let outcomes = self.submit(changes)?;
+        let missing = names.into_iter().zip(outcomes).filter(|(_, outcome)| *outcome == Outcome::Missing);
+        Ok(missing.map(|(name, _)| name).collect())
+    }
+
+    /// Removes every entry whose name begins with `prefix`, a batch a commit, and returns how many there were.
+    ///
+    /// # Errors
+    /// As [`Store::remove`]; what earlier batches removed stays removed.
+    pub fn remove_prefix(&self, prefix: &str) -> Result<u64, WriteError> {
+        self.shared.names.wait().map_err(|error| WriteError::Damaged(error.to_string()))?;
+        let mut count = 0;
+        let mut after = None;
+        loop {
+            let page = self.shared.names.page(prefix, after.as_deref(), false, REMOVE_BATCH, now_us());
+            let Some(last) = page.last() else { return Ok(count) };
+            after = Some(last.name.clone());
+            let changes = page.into_iter().map(|entry| Write::Remove { name: entry.name }).collect();
+            let outcomes = self.submit(changes)?;
+            count += outcomes.iter().filter(|outcome| **outcome == Outcome::Stored).count() as u64;
+        }
+    }
+
+    /// Watches commits: the newest position that is durable.
+    #[must_use]
+    pub fn commits(&self) -> watch::Receiver<Position> {
+        self.shared.commits.subscribe()
+    }
+
+    /// The encryption key in force, 32 bytes.
+    #[must_use]
+    pub fn encryption_key(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.shared.key().as_bytes().to_vec())
+    }
+
+    /// Puts another encryption key in force, a random one for `None`. Every entry is kept and sealed anew.
+    ///
+    /// # Errors
+    /// A record that cannot be sealed anew, a full disk, or a damaged store; the old key stays in force then.
+    pub fn set_key(&self, key: Option<&[u8; 32]>) -> Result<(), WriteError> {
+        self.shared.names.wait().map_err(|error| WriteError::Damaged(error.to_string()))?;
+        let key = match key {
+            Some(bytes) => EncryptionKey::new(*bytes),
+            None => EncryptionKey::random()?,
+        };
+        self.ask(|answer| Job::SetKey { key, answer })
+    }
+
+    /// Sets the process id that breaks ties between writers, at least 1.
+    ///
+    /// # Errors
+    /// Zero, or a full disk.
+    pub fn set_pid(&self, pid: u32) -> Result<(), WriteError> {
+        if pid == 0 {
+            return Err(WriteError::Refused("a process id is 1 to 4294967295".into()));
+        }
+        self.ask(|answer| Job::SetPid { pid, answer })
+    }
+
+    /// Ends: what was taken is answered, all is flushed, the files are closed.
+    pub fn close(self) {
+        let _ = self.shared.jobs.send(Job::Close);
+        self.shared.names.close();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            let _ = thread.join();
+        }
+    }
+
+    fn submit(&self, changes: Vec<Write>) -> Result<Vec<Outcome>, WriteError> {
+        self.ask(|answer| Job::Write { changes, answer })
+    }
+
+    fn ask<T>(&self, job: impl FnOnce(Answer<T>) -> Job) -> Result<T, WriteError> {
+        let (answer, wait): (_, Receiver<_>) = sync_channel(1);
+        self.shared.jobs.send(job(answer)).map_err(|_| WriteError::Closed)?;
+        wait.recv().unwrap_or(Err(WriteError::Closed))
+    }
+}
+
+/// A thread whose panic ends the process: its state is not to be trusted.
+fn spawn(name: &str, directory: &Path, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+    let guarded = move || {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+            commit::fatal("a thread of the store panicked");
+        }
+    };
+    let spawned = thread::Builder::new().name(name.into()).spawn(guarded);
+    spawned.map_err(OpenError::io("start a thread for", directory))
+}

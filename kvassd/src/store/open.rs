@@ -1,0 +1,280 @@
+//! Opening a store: what is checked before anybody is served, in order.
+//!
+//! An index that is behind its witness, that does not open, or whose parts are missing is never used as if it were
+//! whole, and never replaced by an empty one.
+
+use std::fs;
+use std::path::Path;
+
+use super::create::{self, failed};
+use super::index::{self, FORMAT, Fault, Index, meta};
+use super::layout::{self, Layout, StorePaths};
+use super::row::{State, Tally};
+use super::space::Space;
+use super::witness::{Mark, Witness};
+use super::{OpenError, Seq, key_file, pass, rewrite};
+use crate::keys::{AccountId, EncryptionKey, Keys};
+use crate::record::ValueHash;
+
+/// A store that was opened and checked, and whose run is written.
+pub(crate) struct Opened {
+    pub(crate) index: Index,
+    pub(crate) key: EncryptionKey,
+    pub(crate) witness: Witness,
+    pub(crate) run: [u8; 16],
+    pub(crate) state: State,
+    pub(crate) tally: Tally,
+    pub(crate) pid: u32,
+    /// Files under `blobs/` that no row names.
+    pub(crate) files: Vec<ValueHash>,
+}
+
+/// Opens the store of a data directory, or makes one where there never was any.
+pub(crate) fn open(layout: &Layout, space: &Space, doing: &dyn Fn(&str)) -> Result<Opened, OpenError> {
+    settle_directories(layout).map_err(OpenError::io("put in order", layout.root()))?;
+    if !layout.store().0.exists() && !layout.key().exists() {
+        doing("making a new store");
+        create::create(layout)?;
+    }
+    let opened = match open_existing(layout, doing) {
+        Err(OpenError::DiskFull { .. }) => {
+            space.drop_ballast().map_err(OpenError::io("remove", &layout.ballast()))?;
+            open_existing(layout, doing)?
+        }
+        other => other?,
+    };
+    space.lay_ballast();
+    Ok(opened)
+}
+
+fn open_existing(layout: &Layout, doing: &dyn Fn(&str)) -> Result<Opened, OpenError> {
+    let (index, key, mark, witness) = open_checked(layout)?;
+    let (index, witness) = if rewrite::has_outgrown(&index) {
+        doing("rewriting the store, which has outgrown its content");
+        drop(witness);
+        rewrite::rewrite(layout, index, mark)?;
+        let (index, _, _, witness) = open_checked(layout)?;
+        (index, witness)
+    } else {
+        (index, witness)
+    };
+    finish(layout, index, key, witness)
+}
+
+/// Opens the index and compares it with its witness.
+fn open_checked(layout: &Layout) -> Result<(Index, EncryptionKey, Mark, Witness), OpenError> {
+    let damaged = |what: &str| OpenError::Damaged { directory: layout.root().to_path_buf(), what: what.into() };
+    let paths = layout.store();
+    for (path, what) in [(&paths.0, "its index is missing"), (&paths.db(), "the log of its index is missing")] {
+        if !path.exists() {
+            return Err(damaged(what));
+        }
+    }
+    let (witness, mark) = Witness::open(&paths.witness()).map_err(|_| damaged("its witness is missing"))?;
+    let mark = mark.ok_or_else(|| damaged("its witness does not verify"))?;
+    let keys = read_keys(layout)?;
+    layout::make_directory(&layout.blobs()).map_err(OpenError::io("make", &layout.blobs()))?;
+    let (index, key) = match open_index(&paths, &keys, &mark) {
+        Err(Trouble::Fault(Fault::Other(first))) => match retry_without_snapshots(layout, &keys, &mark)? {
+            Some(opened) => opened,
+            None => return Err(damaged(&first)),
+        },
+        other => other.map_err(|trouble| trouble.into_error(layout))?,
+    };
+    Ok((index, key, mark, witness))
+}
+
+fn read_keys(layout: &Layout) -> Result<Vec<EncryptionKey>, OpenError> {
+    let damaged = |what: &str| OpenError::Damaged { directory: layout.root().to_path_buf(), what: what.into() };
+    match key_file::read(&layout.key()) {
+        Ok(keys) => keys.ok_or_else(|| damaged("its key file holds no key")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(damaged("its key file is missing")),
+        Err(error) => Err(OpenError::io("read", &layout.key())(error)),
+    }
+}
+
+/// Why an index is not used.
+enum Trouble {
+    Fault(Fault),
+    NewerFormat(u32),
+}
+
+impl From<Fault> for Trouble {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl Trouble {
+    fn into_error(self, layout: &Layout) -> OpenError {
+        match self {
+            Self::Fault(fault) => failed(layout, fault),
+            Self::NewerFormat(found) => {
+                OpenError::NewerFormat { directory: layout.root().to_path_buf(), found, known: FORMAT }
+            }
+        }
+    }
+}
+
+/// Opens sled and reads what says whether the index is the one that the witness saw.
+fn open_index(paths: &StorePaths, keys: &[EncryptionKey], mark: &Mark) -> Result<(Index, EncryptionKey), Trouble> {
+    let wrong = |what: &str| Trouble::Fault(Fault::Other(what.into()));
+    remove_half_written_snapshots(&paths.sled())?;
+    let db = index::open_sled(&paths.sled())?;
+    let row =
+        |key: &[u8]| -> Result<Option<sled::IVec>, Fault> { index::guarded(|| Ok(db.open_tree("meta")?.get(key)?)) };
+    let format = row(meta::FORMAT)?.and_then(|row| <[u8; 4]>::try_from(&row[..]).ok()).map(u32::from_be_bytes);
+    match format {
+        Some(FORMAT) => {}
+        Some(newer) if newer > FORMAT => return Err(Trouble::NewerFormat(newer)),
+        _ => return Err(wrong("its index has no format row")),
+    }
+    let account = row(meta::ACCOUNT)?.and_then(|row| <[u8; 16]>::try_from(&row[..]).ok()).map(AccountId);
+    let account = account.ok_or_else(|| wrong("its index names no account"))?;
+    let key = keys.iter().find(|key| Keys::derive(key).account() == account);
+    let key = key.ok_or_else(|| wrong("the key file holds the key of another store"))?.clone();
+    let index = Index::new(db, paths, Keys::derive(&key))?;
+    let (state, tally) = (index.state()?, index.tally(account)?);
+    if mark.commit > state.commit {
+        return Err(wrong("its index is older than the last acknowledged write"));
+    }
+    if mark.commit == state.commit && (mark.account, mark.digest) != (account, tally.digest) {
+        return Err(wrong("its index is not the one that the last commit left"));
+    }
+    Ok((index, key))
+}
+
+/// Opens the index again inside a running daemon, after sled met a full disk.
+pub(crate) fn reopen(layout: &Layout) -> Result<(Index, EncryptionKey), Fault> {
+    let other = |what: &str| Fault::Other(what.into());
+    let paths = layout.store();
+    let (_, mark) = Witness::open(&paths.witness())?;
+    let mark = mark.ok_or_else(|| other("the witness does not verify"))?;
+    let keys = key_file::read(&layout.key())?.ok_or_else(|| other("the key file holds no key"))?;
+    open_index(&paths, &keys, &mark).map_err(|trouble| match trouble {
+        Trouble::Fault(fault) => fault,
+        Trouble::NewerFormat(_) => other("the index is of a newer format"),
+    })
+}
+
+/// Tries a copy of the index without sled's snapshots, which are only a shortcut; takes it where it is whole.
+fn retry_without_snapshots(
+    layout: &Layout,
+    keys: &[EncryptionKey],
+    mark: &Mark,
+) -> Result<Option<(Index, EncryptionKey)>, OpenError> {
+    let (from, to) = (layout.store(), layout.store_new());
+    let snapshots = files(&from.sled(), "snap.").map_err(OpenError::io("read", &from.sled()))?;
+    if snapshots.is_empty() {
+        return Ok(None);
+    }
+    tracing::warn!("the index does not open; trying a copy without snapshots");
+    copy_without_snapshots(&from, &to).map_err(OpenError::io("copy the index to", &to.0))?;
+    match open_index(&to, keys, mark) {
+        Ok((index, _)) => drop(index),
+        Err(_) => {
+            layout::remove_directory(&to.0).map_err(OpenError::io("remove", &to.0))?;
+            return Ok(None);
+        }
+    }
+    create::seal_off(&to)
+        .and_then(|()| replace_store(layout))
+        .map_err(OpenError::io("replace the index in", layout.root()))?;
+    open_index(&layout.store(), keys, mark).map(Some).map_err(|trouble| trouble.into_error(layout))
+}
+
+fn copy_without_snapshots(from: &StorePaths, to: &StorePaths) -> std::io::Result<()> {
+    layout::remove_directory(&to.0)?;
+    layout::make_directory(&to.0)?;
+    layout::make_directory(&to.sled())?;
+    layout::make_directory(&to.sled().join("blobs"))?;
+    fs::copy(from.witness(), to.witness())?;
+    for name in ["db", "conf"] {
+        fs::copy(from.sled().join(name), to.sled().join(name))?;
+    }
+    Ok(())
+}
+
+/// Puts a whole and durable `store.new` in the place of the store. A crash in between is finished by the next opening.
+pub(crate) fn replace_store(layout: &Layout) -> std::io::Result<()> {
+    let sync = || layout::sync_directory(layout.root());
+    layout::remove_directory(&layout.store_old())?;
+    fs::rename(layout.store_new().0, layout.store_next().0)?;
+    sync()?;
+    fs::rename(layout.store().0, layout.store_old())?;
+    sync()?;
+    fs::rename(layout.store_next().0, layout.store().0)?;
+    sync()?;
+    layout::remove_directory(&layout.store_old())
+}
+
+/// Finishes or undoes what a crash interrupted.
+fn settle_directories(layout: &Layout) -> std::io::Result<()> {
+    let (store, next) = (layout.store().0, layout.store_next().0);
+    if !store.exists() && next.exists() {
+        fs::rename(&next, &store)?;
+        layout::sync_directory(layout.root())?;
+    }
+    if store.exists() {
+        layout::remove_directory(&next)?;
+        layout::remove_directory(&layout.store_old())?;
+        if layout.key_new().exists() && !layout.key().exists() {
+            fs::rename(layout.key_new(), layout.key())?;
+            layout::sync_directory(layout.root())?;
+        }
+    }
+    layout::remove_directory(&layout.store_new().0)
+}
+
+/// sled refuses to open beside a snapshot that it had not finished when it died.
+fn remove_half_written_snapshots(sled: &Path) -> Result<(), Fault> {
+    for path in files(sled, "snap.")? {
+        if path.extension().is_some_and(|extension| extension == "generating") {
+            layout::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn files(directory: &Path, prefix: &str) -> std::io::Result<Vec<std::path::PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// Cleans up after an earlier life and writes the run of this one, durably.
+fn finish(layout: &Layout, index: Index, key: EncryptionKey, witness: Witness) -> Result<Opened, OpenError> {
+    let account = index.account.keys.account();
+    let failed = |fault| failed(layout, fault);
+    index.drop_other_accounts().map_err(failed)?;
+    let (state, tally) = (index.state().map_err(failed)?, index.tally(account).map_err(failed)?);
+    let state = State { commit: state.commit + 1, ..state };
+    let mut run = [0; 16];
+    getrandom::fill(&mut run)?;
+    let written = index.next_run().and_then(|number| {
+        let mut changes = index::Changes::default();
+        index::write_run(&mut changes.meta, account, number, run, Seq(tally.last.0 + 1));
+        index::write_progress(&mut changes.meta, state, account, tally);
+        index.apply(&index.account.trees, &changes)?;
+        index.make_durable()
+    });
+    written.map_err(failed)?;
+    witness
+        .write(index::mark(run, state, account, &tally))
+        .map_err(OpenError::io("write", &layout.store().witness()))?;
+    let pid = index::guarded(|| Ok(index.meta.get(meta::PID)?)).map_err(failed)?;
+    let pid = pid.and_then(|row| <[u8; 4]>::try_from(&row[..]).ok()).map(u32::from_be_bytes);
+    let pid = pid.ok_or_else(|| failed(Fault::Other("its index names no process id".into())))?;
+    if key_file::read(&layout.key()).is_ok_and(|keys| keys.is_some_and(|keys| keys.len() > 1))
+        && let Err(error) = key_file::write(&layout.key(), &[&key])
+    {
+        tracing::warn!(%error, "the key file keeps a key that is not in force");
+    }
+    let files = pass::unnamed_files(layout, &index).map_err(OpenError::io("read", &layout.blobs()))?;
+    Ok(Opened { index, key, witness, run, state, tally, pid, files })
+}

@@ -1,0 +1,126 @@
+//! The pass over all records that follows a start: it verifies each, fills in the names, and checks that the records
+//! are those that the last commit left.
+//!
+//! It runs beside readers and the committer, a batch at a time under a lock that the committer takes for a commit.
+
+use std::ops::Bound;
+use std::sync::{Arc, PoisonError};
+
+use super::commit::Job;
+use super::index::{Fault, Index};
+use super::names::Named;
+use super::row::{self, RecordRow};
+use super::{Shared, value_writer};
+use crate::keys::decode_hex;
+use crate::record::{Auth, Kind, RecordId, ValueHash};
+use crate::seal;
+
+/// Records that are read under one lock.
+const BATCH: usize = 256;
+
+/// How far the pass has come.
+#[derive(Default)]
+pub(crate) struct Pass {
+    /// The last record that was read.
+    position: Option<RecordId>,
+    /// The XOR of the authentications of what was read, kept up as it changes.
+    digest: [u8; 32],
+    /// What the digest of all records is by the last commit.
+    pub(crate) expected: [u8; 32],
+    done: bool,
+}
+
+impl Pass {
+    pub(crate) fn new(expected: [u8; 32]) -> Self {
+        Self { expected, ..Self::default() }
+    }
+
+    /// A record changed after the pass may have read it.
+    pub(crate) fn changed(&mut self, id: RecordId, old: Option<Auth>, new: Auth) {
+        if self.done || self.position.is_none_or(|position| id > position) {
+            return;
+        }
+        if let Some(old) = old {
+            row::toggle(&mut self.digest, &old);
+        }
+        row::toggle(&mut self.digest, &new);
+    }
+}
+
+/// Runs the pass. `files` are those that no row of the index named at the start: they go when all is well.
+pub(crate) fn run(shared: &Arc<Shared>, files: Vec<ValueHash>) {
+    loop {
+        if shared.names.is_closed() {
+            return;
+        }
+        let mut pass = shared.pass.lock().unwrap_or_else(PoisonError::into_inner);
+        match shared.read_index(|index| read_batch(shared, index, &mut pass)) {
+            Ok(true) => {}
+            Ok(false) => {
+                pass.done = true;
+                if pass.digest != pass.expected {
+                    let what = "its records are not those of the last commit";
+                    tracing::error!(what);
+                    shared.names.set_damaged(what.into());
+                    return;
+                }
+                drop(pass);
+                shared.names.set_whole();
+                let _ = shared.jobs.send(Job::Sweep(files));
+                return;
+            }
+            Err(fault) => {
+                pass.done = true;
+                let Fault::Other(what) = fault else { return shared.names.set_damaged("the disk is full".into()) };
+                tracing::error!(what, "the pass over all records ended");
+                return shared.names.set_damaged(what);
+            }
+        }
+    }
+}
+
+/// Reads a batch; `false` where it was the last.
+fn read_batch(shared: &Shared, index: &Index, pass: &mut Pass) -> Result<bool, Fault> {
+    let after = pass.position.map_or(Bound::Unbounded, |id| Bound::Excluded(id.0));
+    let mut count = 0;
+    for row in index.account.trees.records.range::<[u8; 16], _>((after, Bound::Unbounded)).take(BATCH) {
+        let (id, row) = row?;
+        let id = <[u8; 16]>::try_from(&id[..]).map(RecordId).map_err(|_| wrong("an id has the wrong length"))?;
+        let row = RecordRow::decode(&row).ok_or_else(|| wrong("a row makes no sense"))?;
+        let keys = &index.account.keys;
+        let clear = seal::verify(keys, &row.record).map_err(|_| wrong("a record does not verify"))?;
+        if clear.id != id {
+            return Err(wrong("a record stands in the place of another"));
+        }
+        if clear.is_known() && clear.kind == Kind::VALUE {
+            let header = seal::open(keys, &clear, &row.record).map_err(|_| wrong("a record does not open"))?;
+            let (size, time_us, expiry_us) = (clear.size, clear.stamp.time_us, clear.expiry_us);
+            shared.names.insert(&header.name, Named { size, time_us, expiry_us });
+        }
+        row::toggle(&mut pass.digest, &row.record.auth);
+        pass.position = Some(id);
+        count += 1;
+    }
+    Ok(count == BATCH)
+}
+
+fn wrong(what: &str) -> Fault {
+    Fault::Other(what.into())
+}
+
+/// The files under `blobs/` that no row of the index names. Unfinished ones are removed at once: nobody writes yet.
+pub(crate) fn unnamed_files(shared: &super::layout::Layout, index: &Index) -> std::io::Result<Vec<ValueHash>> {
+    let mut unnamed = Vec::new();
+    for file in std::fs::read_dir(shared.blobs())? {
+        let file = file?;
+        let name = file.file_name();
+        let name = name.to_string_lossy();
+        let mut hash = [0; 32];
+        if name.ends_with(value_writer::PART) {
+            super::layout::remove_file(&file.path())?;
+        } else if decode_hex(&name, &mut hash) && !matches!(index.account.trees.blobs.contains_key(hash), Ok(true)) {
+            unnamed.push(ValueHash(hash));
+        }
+    }
+    Ok(unnamed)
+}

@@ -1,0 +1,213 @@
+//! What a commit will change, worked out before anything is changed.
+//!
+//! Several writers' changes go into one plan, one after the other; a later one sees what an earlier one did.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+
+use kvass_proto::v1::Header;
+use prost::Message;
+
+use super::index::{self, Changes, Index};
+use super::row::{self, RecordRow, State, Tally};
+use super::value_writer::{NewValue, Place, Unreferenced};
+use super::{Condition, Outcome, Seq, WriteError};
+use crate::record::{Auth, Clear, FORMAT, Kind, RecordId, ValueHash};
+use crate::stamp::Stamp;
+use crate::{seal, value};
+
+/// What a user does to one entry.
+pub(crate) enum Change {
+    Set { name: String, value: NewValue, expiry_us: u64, condition: Option<Condition> },
+    Remove { name: String },
+}
+
+impl Change {
+    fn name(&self) -> &str {
+        match self {
+            Self::Set { name, .. } | Self::Remove { name } => name,
+        }
+    }
+}
+
+/// What the index knows of a version.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Version {
+    pub(crate) seq: Seq,
+    pub(crate) clear: Clear,
+    pub(crate) auth: Auth,
+    /// Bytes of its rows of `records` and `values`.
+    pub(crate) bytes: u64,
+}
+
+impl Version {
+    pub(crate) fn new(row: &RecordRow, clear: Clear) -> Self {
+        let record = &row.record;
+        let record_row = 20 + record.clear.len() + record.sealed.len() + 32;
+        let value_row = if clear.has_inline() { 42 + value::sealed_length(clear.size) } else { 0 };
+        Self { seq: row.seq, clear, auth: record.auth, bytes: record_row as u64 + value_row }
+    }
+
+    fn is_live(&self, now_us: u64) -> bool {
+        self.clear.kind != Kind::REMOVAL && !self.clear.is_expired(now_us)
+    }
+}
+
+/// One entry's change from what is in the index to what will be.
+pub(crate) struct Step {
+    pub(crate) name: String,
+    pub(crate) old: Option<Version>,
+    pub(crate) new: Version,
+    pub(crate) row: RecordRow,
+    pub(crate) sealed_value: Option<Vec<u8>>,
+    pub(crate) blob: Option<Unreferenced>,
+}
+
+/// A commit that is being worked out.
+pub(crate) struct Plan<'a> {
+    index: &'a Index,
+    now_us: u64,
+    pid: u32,
+    pub(crate) state: State,
+    pub(crate) tally: Tally,
+    steps: HashMap<RecordId, Step>,
+}
+
+impl<'a> Plan<'a> {
+    pub(crate) fn new(index: &'a Index, now_us: u64, pid: u32, state: State, tally: Tally) -> Self {
+        let state = State { commit: state.commit + 1, ..state };
+        Self { index, now_us, pid, state, tally, steps: HashMap::new() }
+    }
+
+    /// Adds all of one writer's changes, or, with an error, none.
+    pub(crate) fn add(&mut self, changes: Vec<Change>) -> Result<Vec<Outcome>, WriteError> {
+        let mut seen = HashMap::new();
+        for change in &changes {
+            let id = self.index.account.keys.record_id(change.name());
+            if let Slot::Vacant(slot) = seen.entry(id) {
+                slot.insert(self.current(id, change.name())?);
+            }
+        }
+        Ok(changes.into_iter().map(|change| self.add_one(change, &seen)).collect())
+    }
+
+    fn add_one(&mut self, change: Change, seen: &HashMap<RecordId, Option<Version>>) -> Outcome {
+        let id = self.index.account.keys.record_id(change.name());
+        let in_index = seen.get(&id).copied().flatten();
+        let current = self.steps.get(&id).map(|step| step.new).or(in_index);
+        match change {
+            Change::Remove { .. } if !current.is_some_and(|current| current.is_live(self.now_us)) => Outcome::Missing,
+            Change::Remove { name } => {
+                self.write(id, name, Kind::REMOVAL, None, 0, in_index, current);
+                Outcome::Stored
+            }
+            Change::Set { condition: Some(condition), .. } if self.is_newer(current, condition) => Outcome::KeptNewer,
+            Change::Set { name, value, expiry_us, .. } => {
+                self.write(id, name, Kind::VALUE, Some(value), expiry_us, in_index, current);
+                Outcome::Stored
+            }
+        }
+    }
+
+    /// Whether an import must leave the entry alone.
+    fn is_newer(&self, current: Option<Version>, condition: Condition) -> bool {
+        !condition.force
+            && current
+                .is_some_and(|current| current.is_live(self.now_us) && current.clear.stamp.time_us > condition.time_us)
+    }
+
+    /// The version that a change would replace.
+    fn current(&self, id: RecordId, name: &str) -> Result<Option<Version>, WriteError> {
+        if let Some(step) = self.steps.get(&id) {
+            return Ok(step.old);
+        }
+        let damaged = |what: String| WriteError::Damaged(format!("what is stored of '{name}' cannot be read: {what}"));
+        let row = index::guarded(|| self.index.record(id)).map_err(|fault| damaged(format!("{fault:?}")))?;
+        let Some(row) = row else { return Ok(None) };
+        let row = RecordRow::decode(&row).ok_or_else(|| damaged("its row makes no sense".into()))?;
+        let clear = seal::verify(&self.index.account.keys, &row.record).map_err(|error| damaged(error.to_string()))?;
+        Ok(Some(Version::new(&row, clear)))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "all of them are parts of one record")]
+    fn write(
+        &mut self,
+        id: RecordId,
+        name: String,
+        kind: Kind,
+        value: Option<NewValue>,
+        expiry_us: u64,
+        in_index: Option<Version>,
+        current: Option<Version>,
+    ) {
+        let replaced = current.map(|version| version.clear.stamp);
+        let stamp = Stamp::next(self.now_us, replaced, self.state.counter, self.pid);
+        self.state.counter = stamp.counter;
+        self.tally.last = Seq(self.tally.last.0 + 1);
+        let (size, value_hash) = value.as_ref().map_or((0, ValueHash::NONE), |value| (value.size, value.hash));
+        let content_key = value.as_ref().map_or(Vec::new(), |value| value.key.as_bytes().to_vec());
+        let clear = Clear { format: FORMAT, kind, id, generation: 0, stamp, expiry_us, size, value_hash };
+        let header = zeroize::Zeroizing::new(Header { name: name.clone(), content_key }.encode_to_vec());
+        let row = RecordRow { seq: self.tally.last, record: seal::seal(&self.index.account.keys, &clear, &header) };
+        let (sealed_value, blob) = match value.map(|value| value.place) {
+            Some(Place::Inline(sealed)) => (Some(sealed), None),
+            Some(Place::Blob(file)) => (None, Some(file)),
+            None => (None, None),
+        };
+        let new = Version::new(&row, clear);
+        let step = Step { name, old: in_index, new, row, sealed_value, blob };
+        if let Some(version) = current {
+            self.forget(&version);
+        }
+        row::toggle(&mut self.tally.digest, &new.auth);
+        self.tally.content += new.bytes;
+        self.steps.insert(id, step);
+    }
+
+    fn forget(&mut self, version: &Version) {
+        row::toggle(&mut self.tally.digest, &version.auth);
+        self.tally.content = self.tally.content.saturating_sub(version.bytes);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The rows to be written, and the steps that they make.
+    pub(crate) fn finish(self) -> (Changes, Vec<(RecordId, Step)>) {
+        let mut changes = Changes::default();
+        let steps: Vec<_> = self.steps.into_iter().collect();
+        for (id, step) in &steps {
+            write_step(&mut changes, *id, step);
+        }
+        index::write_progress(&mut changes.meta, self.state, self.index.account.keys.account(), self.tally);
+        (changes, steps)
+    }
+}
+
+pub(crate) fn write_step(changes: &mut Changes, id: RecordId, step: &Step) {
+    let Step { old, new, row, sealed_value, .. } = step;
+    changes.records.insert(&id.0, row.encode());
+    changes.log.insert(&new.seq.0.to_be_bytes(), &row::encode_log(id, row::HERE)[..]);
+    match sealed_value {
+        Some(sealed) => changes.values.insert(&id.0, row::encode_value(new.clear.value_hash, sealed)),
+        None if old.is_some_and(|old| old.clear.has_inline()) => changes.values.remove(&id.0),
+        None => {}
+    }
+    if new.clear.has_blob() {
+        changes.blobs.insert(&new.clear.value_hash.0, &id.0);
+    }
+    if let Some(old) = old {
+        changes.log.remove(&old.seq.0.to_be_bytes());
+        if let Some(blob) = replaced_blob(old, new) {
+            changes.blobs.remove(&blob.0);
+        }
+    }
+}
+
+/// What a replaced version leaves behind and nobody needs any more: its blob, where the new version has another.
+///
+/// Whoever wants to keep replaced versions for a while changes this, and only this.
+pub(crate) fn replaced_blob(old: &Version, new: &Version) -> Option<ValueHash> {
+    (old.clear.has_blob() && old.clear.value_hash != new.clear.value_hash).then_some(old.clear.value_hash)
+}

@@ -1,0 +1,294 @@
+//! Repair: makes a new store of all that verifies in a damaged one, and moves the old one aside.
+//!
+//! It does not trust sled to find anything: it looks for record and value rows in the bytes of the log, takes what
+//! verifies, and keeps the newest version of each entry whose value is whole. Nothing is removed.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use kvass_proto::v1::Header;
+use prost::Message;
+
+use super::create::{self, Seed, failed};
+use super::index::{self, Changes, Fault, Index, meta};
+use super::layout::{self, Layout, StorePaths};
+use super::plan::{self, Step, Version};
+use super::row::{self, RECORD_MARK, RecordRow, State, Tally, VALUE_MARK};
+use super::witness::Witness;
+use super::{OpenError, Seq, check, key_file};
+use crate::clock::now_us;
+use crate::keys::{EncryptionKey, Keys, decode_hex};
+use crate::record::{Clear, Kind, Record, RecordId, ValueHash};
+use crate::{seal, value};
+
+/// Bytes of the log that are looked through in one go.
+const WINDOW: usize = 4 << 20;
+
+/// No row is longer, in bytes; windows overlap by as much.
+const ROW_MAX: usize = 160 << 10;
+
+/// How many versions of an entry are remembered, in case the value of the newest is not whole.
+const VERSIONS: usize = 4;
+
+/// Records that are written to the new store in one commit.
+const BATCH: usize = 256;
+
+/// What a repair did.
+#[derive(Clone, Debug)]
+pub struct Repaired {
+    /// Entries in the new store.
+    pub kept: u64,
+    /// Names of entries whose newest version is lost; an older one is kept where there is one.
+    pub lost: Vec<String>,
+    /// Where the old store is now.
+    pub aside: PathBuf,
+}
+
+/// Makes a new store of all that verifies and moves the old one aside. The caller holds the directory's lock.
+///
+/// A crash leaves the old store or the new one in its place.
+///
+/// # Errors
+/// No key, a full disk, or what the system refuses; the old store stays as it is then.
+pub fn repair(directory: &Path, report: &mut dyn FnMut(&str)) -> Result<Repaired, OpenError> {
+    let layout = Layout::new(directory);
+    let keys = read_keys(&layout)?;
+    report("looking for what can be read");
+    let salvage = Salvage::read(&layout, &keys).map_err(OpenError::io("read", &layout.store().db()))?;
+    let pid = old_pid(&layout.store());
+    layout::make_directory(&layout.blobs()).map_err(OpenError::io("make", &layout.blobs()))?;
+    let kept = salvage.choose(&layout);
+    report(&format!("{} entries can be kept", kept.entries));
+    build(&layout, &salvage, &kept, keys[0].1.clone(), pid)?;
+    let aside = move_aside(&layout, &kept).map_err(OpenError::io("move the damaged store aside in", directory))?;
+    key_file::write(&layout.key(), &[&keys[0].0]).map_err(OpenError::io("write", &layout.key()))?;
+    Ok(Repaired { kept: kept.entries, lost: kept.lost, aside })
+}
+
+/// A key of the key file, the one in force first.
+type Key = (EncryptionKey, Keys);
+
+fn read_keys(layout: &Layout) -> Result<Vec<Key>, OpenError> {
+    let directory = || layout.root().to_path_buf();
+    let read = key_file::read(&layout.key()).map_err(OpenError::io("read", &layout.key()))?;
+    let what = "its key file holds no key, and without it nothing can be read";
+    let keys = read.ok_or_else(|| OpenError::Damaged { directory: directory(), what: what.into() })?;
+    let mut keys: Vec<Key> = keys.into_iter().map(|key| (key.clone(), Keys::derive(&key))).collect();
+    let in_force = Witness::open(&layout.store().witness()).ok().and_then(|(_, mark)| mark).map(|mark| mark.account);
+    keys.sort_by_key(|(_, keys)| Some(keys.account()) != in_force);
+    Ok(keys)
+}
+
+/// The process id of the damaged store, where its index still opens.
+fn old_pid(paths: &StorePaths) -> Option<u32> {
+    if !paths.db().exists() {
+        return None;
+    }
+    let db = index::open_sled(&paths.sled()).ok()?;
+    let row = index::guarded(|| Ok(db.open_tree("meta")?.get(meta::PID)?)).ok()??;
+    <[u8; 4]>::try_from(&row[..]).ok().map(u32::from_be_bytes).filter(|pid| *pid > 0)
+}
+
+/// A version that was found, under the key in force.
+#[derive(Clone)]
+struct Candidate {
+    clear: Clear,
+    record: Record,
+    name: String,
+}
+
+/// Where a value row's sealed bytes are in the log, and how many.
+type Place = (u64, usize);
+
+/// All that was found in the bytes of the log.
+struct Salvage {
+    log: Option<File>,
+    versions: HashMap<RecordId, Vec<Candidate>>,
+    values: HashMap<ValueHash, Place>,
+    counter: u64,
+}
+
+/// What the new store will hold.
+struct Kept {
+    versions: Vec<Candidate>,
+    entries: u64,
+    lost: Vec<String>,
+}
+
+impl Salvage {
+    fn read(layout: &Layout, keys: &[Key]) -> io::Result<Self> {
+        let mut salvage = Self { log: None, versions: HashMap::new(), values: HashMap::new(), counter: 0 };
+        let log = match File::open(layout.store().db()) {
+            Ok(log) => log,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(salvage),
+            Err(error) => return Err(error),
+        };
+        let length = log.metadata()?.len();
+        let mut window = vec![0; WINDOW + ROW_MAX];
+        for start in (0..length).step_by(WINDOW) {
+            let count = window.len().min((length - start) as usize);
+            log.read_exact_at(&mut window[..count], start)?;
+            salvage.scan(&window[..count], start, keys);
+        }
+        salvage.log = Some(log);
+        Ok(salvage)
+    }
+
+    fn scan(&mut self, window: &[u8], start: u64, keys: &[Key]) {
+        for at in 0..window.len().saturating_sub(RECORD_MARK.len()) {
+            let bytes = &window[at..];
+            if bytes.starts_with(RECORD_MARK) {
+                if let Some((row, _)) = RecordRow::decode_prefix(bytes) {
+                    self.take_record(row.record, keys);
+                }
+            } else if bytes.starts_with(VALUE_MARK)
+                && let Some((hash, sealed)) = row::decode_value(bytes)
+                && value::value_hash(&value::chunk_hash(sealed)) == hash
+            {
+                let offset = start + (at + VALUE_MARK.len() + 34) as u64;
+                self.values.insert(hash, (offset, sealed.len()));
+            }
+        }
+    }
+
+    fn take_record(&mut self, record: Record, keys: &[Key]) {
+        let Some(candidate) = keys.iter().find_map(|(_, owner)| candidate(&record, owner, &keys[0].1)) else { return };
+        self.counter = self.counter.max(candidate.clear.stamp.counter);
+        let versions = self.versions.entry(candidate.clear.id).or_default();
+        if versions.iter().any(|known| known.record == candidate.record) {
+            return;
+        }
+        versions.push(candidate);
+        versions.sort_by(|a, b| Record::order((&b.clear, &b.record.auth), (&a.clear, &a.record.auth)));
+        versions.truncate(VERSIONS);
+    }
+
+    /// Takes the newest version of each entry whose value is whole.
+    fn choose(&self, layout: &Layout) -> Kept {
+        let mut kept = Kept { versions: Vec::new(), entries: 0, lost: Vec::new() };
+        for versions in self.versions.values() {
+            let whole = versions.iter().position(|version| self.is_whole(layout, &version.clear));
+            if whole != Some(0) {
+                kept.lost.push(versions[0].name.clone());
+            }
+            if let Some(at) = whole {
+                kept.entries += u64::from(versions[at].clear.kind == Kind::VALUE);
+                kept.versions.push(versions[at].clone());
+            }
+        }
+        kept.lost.sort();
+        kept.versions.sort_by_key(|version| version.clear.stamp);
+        kept
+    }
+
+    fn is_whole(&self, layout: &Layout, clear: &Clear) -> bool {
+        if clear.has_blob() {
+            check::verify_blob(layout, clear).unwrap_or(false)
+        } else {
+            !clear.has_inline() || self.values.contains_key(&clear.value_hash)
+        }
+    }
+
+    fn sealed_value(&self, clear: &Clear) -> io::Result<Option<Vec<u8>>> {
+        let Some((offset, length)) = self.values.get(&clear.value_hash).filter(|_| clear.has_inline()) else {
+            return Ok(None);
+        };
+        let mut sealed = vec![0; *length];
+        match &self.log {
+            Some(log) => log.read_exact_at(&mut sealed, *offset).map(|()| Some(sealed)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Verifies a record under its owner's keys, and seals it anew where another key is in force.
+fn candidate(record: &Record, owner: &Keys, in_force: &Keys) -> Option<Candidate> {
+    let clear = seal::verify(owner, record).ok()?;
+    if !clear.is_known() {
+        let same = owner.account() == in_force.account();
+        return same.then(|| Candidate { clear, record: record.clone(), name: "(of a newer kvassd)".into() });
+    }
+    let header = seal::open_bytes(owner, &clear, record).ok()?;
+    let name = Header::decode(header.as_slice()).ok()?.name;
+    if owner.account() == in_force.account() {
+        return Some(Candidate { clear, record: record.clone(), name });
+    }
+    let clear = Clear { id: in_force.record_id(&name), ..clear };
+    Some(Candidate { clear, record: seal::seal(in_force, &clear, &header), name })
+}
+
+/// Builds the new store under another name.
+fn build(layout: &Layout, salvage: &Salvage, kept: &Kept, keys: Keys, pid: Option<u32>) -> Result<(), OpenError> {
+    let at = layout.store_new();
+    layout::remove_directory(&at.0).map_err(OpenError::io("remove", &at.0))?;
+    let mut seed = Seed::random(keys.account())?;
+    seed.pid = pid.unwrap_or(seed.pid);
+    seed.counter = salvage.counter;
+    let account = keys.account();
+    let filled = create::begin(&at, &seed).and_then(|db| {
+        let index = Index::new(db, &at, keys)?;
+        let (mut state, mut tally) = (index.state()?, index.tally(account)?);
+        for batch in kept.versions.chunks(BATCH) {
+            state.commit += 1;
+            write(&index, salvage, batch, state, &mut tally)?;
+        }
+        index.make_durable()?;
+        let (witness, _) = Witness::open(&at.witness())?;
+        witness.write(index::mark([0; 16], state, account, &tally))?;
+        Ok(())
+    });
+    filled.map_err(|fault| failed(layout, fault))?;
+    create::seal_off(&at).map_err(OpenError::io("make", &at.0))
+}
+
+fn write(index: &Index, salvage: &Salvage, batch: &[Candidate], state: State, tally: &mut Tally) -> Result<(), Fault> {
+    let mut changes = Changes::default();
+    for Candidate { clear, record, name } in batch {
+        tally.last = Seq(tally.last.0 + 1);
+        let row = RecordRow { seq: tally.last, record: record.clone() };
+        let new = Version::new(&row, *clear);
+        row::toggle(&mut tally.digest, &new.auth);
+        tally.content += new.bytes;
+        let sealed_value = salvage.sealed_value(clear)?;
+        let step = Step { name: name.clone(), old: None, new, row, sealed_value, blob: None };
+        plan::write_step(&mut changes, clear.id, &step);
+    }
+    index::write_progress(&mut changes.meta, state, index.account.keys.account(), *tally);
+    index.apply(&index.account.trees, &changes)
+}
+
+/// Moves the old store aside with all files that the new one does not need, and puts the new one in its place.
+fn move_aside(layout: &Layout, kept: &Kept) -> io::Result<PathBuf> {
+    let aside = layout.root().join(format!("damaged-{}", now_us() / 1_000_000));
+    layout::make_directory(&aside)?;
+    layout::make_directory(&aside.join("blobs"))?;
+    fs::copy(layout.key(), aside.join("key"))?;
+    fs::rename(layout.store_new().0, layout.store_next().0)?;
+    layout::sync_directory(layout.root())?;
+    if layout.store().0.exists() {
+        fs::rename(layout.store().0, aside.join("store"))?;
+        layout::sync_directory(layout.root())?;
+    }
+    fs::rename(layout.store_next().0, layout.store().0)?;
+    layout::sync_directory(layout.root())?;
+    let needed: std::collections::HashSet<_> = kept
+        .versions
+        .iter()
+        .filter(|version| version.clear.has_blob())
+        .map(|version| version.clear.value_hash)
+        .collect();
+    for file in fs::read_dir(layout.blobs())? {
+        let file = file?;
+        let mut hash = [0; 32];
+        let is_needed = decode_hex(&file.file_name().to_string_lossy(), &mut hash) && needed.contains(&ValueHash(hash));
+        if !is_needed {
+            fs::rename(file.path(), aside.join("blobs").join(file.file_name()))?;
+        }
+    }
+    layout::sync_directory(&aside)?;
+    layout::sync_directory(&layout.blobs())?;
+    Ok(aside)
+}

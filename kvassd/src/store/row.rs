@@ -1,0 +1,182 @@
+//! The rows of the index, as bytes.
+//!
+//! Record and value rows begin with a mark of their own, so that a repair finds them in the bytes of a log that sled
+//! cannot open any more.
+
+use super::Seq;
+use crate::record::{Auth, Clear, Record, RecordError, RecordId, ValueHash};
+
+/// What a record row begins with.
+pub(crate) const RECORD_MARK: &[u8; 8] = b"kvassR1\n";
+/// What a value row begins with.
+pub(crate) const VALUE_MARK: &[u8; 8] = b"kvassV1\n";
+
+/// A row of `records`: a record and its place in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RecordRow {
+    pub(crate) seq: Seq,
+    pub(crate) record: Record,
+}
+
+impl RecordRow {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let Record { clear, sealed, auth } = &self.record;
+        let mut bytes = Vec::with_capacity(20 + clear.len() + sealed.len() + 32);
+        bytes.extend_from_slice(RECORD_MARK);
+        bytes.extend_from_slice(&self.seq.0.to_be_bytes());
+        bytes.extend_from_slice(&(clear.len() as u16).to_be_bytes());
+        bytes.extend_from_slice(&(sealed.len() as u16).to_be_bytes());
+        bytes.extend_from_slice(clear);
+        bytes.extend_from_slice(sealed);
+        bytes.extend_from_slice(&auth.0);
+        bytes
+    }
+
+    /// Reads a row that is exactly `bytes`.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (row, rest) = Self::decode_prefix(bytes)?;
+        rest.is_empty().then_some(row)
+    }
+
+    /// Reads a row at the beginning of `bytes`; what follows it is returned.
+    pub(crate) fn decode_prefix(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let rest = bytes.strip_prefix(RECORD_MARK)?;
+        let (seq, rest) = rest.split_first_chunk::<8>()?;
+        let (clear_length, rest) = rest.split_first_chunk::<2>()?;
+        let (sealed_length, rest) = rest.split_first_chunk::<2>()?;
+        let (clear, rest) = rest.split_at_checked(u16::from_be_bytes(*clear_length).into())?;
+        let (sealed, rest) = rest.split_at_checked(u16::from_be_bytes(*sealed_length).into())?;
+        let (auth, rest) = rest.split_first_chunk::<32>()?;
+        let record = Record { clear: clear.to_vec(), sealed: sealed.to_vec(), auth: Auth(*auth) };
+        Some((Self { seq: Seq(u64::from_be_bytes(*seq)), record }, rest))
+    }
+
+    pub(crate) fn clear(&self) -> Result<Clear, RecordError> {
+        Clear::parse(&self.record.clear)
+    }
+}
+
+/// A row of `values`: a short sealed value, beside the record of the same id.
+pub(crate) fn encode_value(hash: ValueHash, sealed: &[u8]) -> Vec<u8> {
+    [&VALUE_MARK[..], &hash.0, &(sealed.len() as u16).to_be_bytes(), sealed].concat()
+}
+
+/// Reads a value row at the beginning of `bytes`.
+pub(crate) fn decode_value(bytes: &[u8]) -> Option<(ValueHash, &[u8])> {
+    let rest = bytes.strip_prefix(VALUE_MARK)?;
+    let (hash, rest) = rest.split_first_chunk::<32>()?;
+    let (length, rest) = rest.split_first_chunk::<2>()?;
+    let (sealed, _) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
+    Some((ValueHash(*hash), sealed))
+}
+
+/// Through which store a record came here; all zeros for what was written here.
+pub(crate) type Via = [u8; 16];
+
+/// The mark of what was written here.
+pub(crate) const HERE: Via = [0; 16];
+
+/// A row of `log`.
+pub(crate) fn encode_log(id: RecordId, via: Via) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..16].copy_from_slice(&id.0);
+    bytes[16..].copy_from_slice(&via);
+    bytes
+}
+
+/// The record that a row of `log` names.
+pub(crate) fn decode_log(bytes: &[u8]) -> Option<RecordId> {
+    (bytes.len() == 32).then(|| bytes.first_chunk::<16>().map(|id| RecordId(*id))).flatten()
+}
+
+/// What `meta` holds of the whole store; it changes with every commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct State {
+    /// Grows by one with every transaction.
+    pub(crate) commit: u64,
+    /// The greatest Lamport counter that this store has seen.
+    pub(crate) counter: u64,
+}
+
+impl State {
+    pub(crate) fn encode(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.commit.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.counter.to_be_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (commit, rest) = bytes.split_first_chunk::<8>()?;
+        let counter = <[u8; 8]>::try_from(rest).ok()?;
+        Some(Self { commit: u64::from_be_bytes(*commit), counter: u64::from_be_bytes(counter) })
+    }
+}
+
+/// What `meta` holds of an account; it changes with every commit to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Tally {
+    /// The XOR of the authentications of all records.
+    pub(crate) digest: [u8; 32],
+    /// The place of the newest row of the log; 0 before the first.
+    pub(crate) last: Seq,
+    /// Bytes of all rows of records and values.
+    pub(crate) content: u64,
+}
+
+impl Tally {
+    pub(crate) fn encode(self) -> [u8; 48] {
+        let mut bytes = [0; 48];
+        bytes[..32].copy_from_slice(&self.digest);
+        bytes[32..40].copy_from_slice(&self.last.0.to_be_bytes());
+        bytes[40..].copy_from_slice(&self.content.to_be_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (digest, rest) = bytes.split_first_chunk::<32>()?;
+        let (last, rest) = rest.split_first_chunk::<8>()?;
+        let content = <[u8; 8]>::try_from(rest).ok()?;
+        Some(Self { digest: *digest, last: Seq(u64::from_be_bytes(*last)), content: u64::from_be_bytes(content) })
+    }
+}
+
+/// Adds an authentication to a digest, or takes it out again.
+pub(crate) fn toggle(digest: &mut [u8; 32], auth: &Auth) {
+    for (byte, other) in digest.iter_mut().zip(&auth.0) {
+        *byte ^= other;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn rows_come_back_as_they_were_written(
+            seq in any::<u64>(), clear in prop::collection::vec(any::<u8>(), 0..200),
+            sealed in prop::collection::vec(any::<u8>(), 0..2_000), auth in any::<[u8; 32]>(), tail in any::<[u8; 3]>()
+        ) {
+            let row = RecordRow { seq: Seq(seq), record: Record { clear, sealed: sealed.clone(), auth: Auth(auth) } };
+            let mut bytes = row.encode();
+            prop_assert_eq!(RecordRow::decode(&bytes), Some(row.clone()));
+            bytes.extend_from_slice(&tail);
+            prop_assert_eq!(RecordRow::decode(&bytes), None);
+            prop_assert_eq!(RecordRow::decode_prefix(&bytes), Some((row, &tail[..])));
+            let value = encode_value(ValueHash(auth), &sealed);
+            prop_assert_eq!(decode_value(&value), Some((ValueHash(auth), &sealed[..])));
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            for mark in [&RECORD_MARK[..], VALUE_MARK, b""] {
+                let bytes = [mark, &bytes].concat();
+                let _ = (RecordRow::decode(&bytes), decode_value(&bytes), decode_log(&bytes));
+                let _ = (State::decode(&bytes), Tally::decode(&bytes));
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Reads a value in parts, each one verified before it is handed out.
+
+use std::fs::File;
+use std::io::Read;
+
+use super::ReadError;
+use crate::value::{self, CHUNK, Chunks, ContentKey, HASH, TAG};
+
+/// Sealed chunks that are read in one go.
+const BATCH: u64 = 16;
+
+/// A value to be read in parts.
+pub struct ValueReader {
+    key: String,
+    source: Source,
+}
+
+enum Source {
+    Inline(Vec<u8>),
+    Blob(Box<Blob>),
+}
+
+struct Blob {
+    file: File,
+    chunks: Chunks,
+    /// Bytes before sealing.
+    size: u64,
+    /// The next chunk.
+    position: u64,
+    sealed: Vec<u8>,
+}
+
+impl ValueReader {
+    pub(crate) fn new_inline(key: &str, plaintext: Vec<u8>) -> Self {
+        Self { key: key.to_owned(), source: Source::Inline(plaintext) }
+    }
+
+    /// A reader of an open blob of `size` bytes before sealing; `None` where the file has another length.
+    pub(crate) fn new_blob(key: &str, file: File, size: u64, content_key: &ContentKey) -> Option<Self> {
+        if file.metadata().ok()?.len() != blob_length(size) {
+            return None;
+        }
+        let blob = Blob { file, chunks: Chunks::new(content_key), size, position: 0, sealed: Vec::new() };
+        Some(Self { key: key.to_owned(), source: Source::Blob(Box::new(blob)) })
+    }
+
+    /// The whole value where it lies in the index, which it does up to 4,096 bytes; `None`: read it in parts.
+    #[must_use]
+    pub fn inline(&self) -> Option<&[u8]> {
+        match &self.source {
+            Source::Inline(plaintext) => Some(plaintext),
+            Source::Blob(_) => None,
+        }
+    }
+
+    /// Appends the next part of the value to `to`, at most 512 KiB; `false` at the end.
+    ///
+    /// # Errors
+    /// A part that does not verify, or a file that cannot be read.
+    pub fn next(&mut self, to: &mut Vec<u8>) -> Result<bool, ReadError> {
+        let Self { key, source } = self;
+        match source {
+            Source::Inline(plaintext) => {
+                let more = !plaintext.is_empty();
+                to.append(plaintext);
+                Ok(more)
+            }
+            Source::Blob(blob) => blob.next(key, to),
+        }
+    }
+}
+
+impl Blob {
+    fn next(&mut self, key: &str, to: &mut Vec<u8>) -> Result<bool, ReadError> {
+        let all = value::chunks(self.size);
+        let count = BATCH.min(all - self.position);
+        if count == 0 {
+            return Ok(false);
+        }
+        let end = ((self.position + count) * CHUNK as u64).min(self.size);
+        let plain = end - self.position * CHUNK as u64;
+        self.sealed.resize((plain + count * TAG as u64) as usize, 0);
+        let read = self.file.read_exact(&mut self.sealed);
+        read.map_err(|source| ReadError::Io { key: key.to_owned(), source })?;
+        for sealed in self.sealed.chunks_mut(CHUNK + TAG) {
+            let opened = self.chunks.open(self.position, self.position + 1 == all, sealed);
+            opened.map_err(|error| ReadError::Value { key: key.to_owned(), what: error.to_string() })?;
+            to.extend_from_slice(&sealed[..sealed.len() - TAG]);
+            self.position += 1;
+        }
+        Ok(true)
+    }
+}
+
+/// Bytes of the file of a value of `size` bytes: the sealed chunks and the list of their hashes.
+pub(crate) fn blob_length(size: u64) -> u64 {
+    value::sealed_length(size) + value::chunks(size) * HASH as u64
+}
