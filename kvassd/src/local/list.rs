@@ -74,16 +74,29 @@ struct Pages<'a> {
 
 impl<'a> Pages<'a> {
     fn of(shared: &'a Shared, store: &'a Store, query: &'a v1::List) -> Self {
-        Self { shared, store, query, after: None, whole: false }
+        Self {
+            shared,
+            store,
+            query,
+            after: None,
+            whole: false,
+        }
     }
 
     async fn next(&mut self) -> Result<Option<Vec<Entry>>, Failure> {
         if self.whole {
             return Ok(None);
         }
-        let Self { shared, store, query, after, .. } = self;
-        let page =
-            shared.call(|| store.entries(&query.prefix, after.as_deref(), query.reverse, ENTRIES)).await?;
+        let Self {
+            shared,
+            store,
+            query,
+            after,
+            ..
+        } = self;
+        let page = shared
+            .call(|| store.entries(&query.prefix, after.as_deref(), query.reverse, ENTRIES))
+            .await?;
         self.whole = page.len() < ENTRIES;
         self.after = page.last().map(|entry| entry.name.clone());
         Ok(Some(page))

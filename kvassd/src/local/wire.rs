@@ -30,7 +30,9 @@ pub(crate) struct Incoming<'a> {
 
 impl<'a> Incoming<'a> {
     pub(crate) fn new(from: ReadHalf<'a>) -> Self {
-        Self { from: BufReader::with_capacity(4 << 10, from) }
+        Self {
+            from: BufReader::with_capacity(4 << 10, from),
+        }
     }
 
     /// Reads the request; `None` where the client left without one, or sends none in time.
@@ -39,7 +41,9 @@ impl<'a> Incoming<'a> {
             Ok(header) => header?,
             Err(_) => return Ok(None),
         };
-        let Some((kind, length)) = header else { return Ok(None) };
+        let Some((kind, length)) = header else {
+            return Ok(None);
+        };
         if kind != Kind::Message {
             return Err(Failure::bad_input("a connection begins with a request"));
         }
@@ -58,7 +62,9 @@ impl<'a> Incoming<'a> {
             match self.header().await? {
                 Some((Kind::Data, length)) => self.payload(length, part).await?,
                 Some((Kind::End, _)) => return Ok(true),
-                Some((Kind::Message, _)) => return Err(Failure::bad_input("a message in the middle of a value")),
+                Some((Kind::Message, _)) => {
+                    return Err(Failure::bad_input("a message in the middle of a value"));
+                }
                 None => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             }
         }
@@ -102,7 +108,10 @@ pub(crate) struct Outgoing<'a> {
 
 impl<'a> Outgoing<'a> {
     pub(crate) fn new(to: WriteHalf<'a>) -> Self {
-        Self { to, queue: Vec::new() }
+        Self {
+            to,
+            queue: Vec::new(),
+        }
     }
 
     /// Queues a reply.
@@ -110,7 +119,8 @@ impl<'a> Outgoing<'a> {
         let reply = v1::Reply { reply: Some(reply) };
         let length = reply.encoded_len();
         self.queue.reserve(HEADER + length);
-        self.queue.extend_from_slice(&frame::header(Kind::Message, length));
+        self.queue
+            .extend_from_slice(&frame::header(Kind::Message, length));
         reply.encode_raw(&mut self.queue);
         self.flush_over(QUEUE).await
     }
@@ -124,7 +134,8 @@ impl<'a> Outgoing<'a> {
     /// Sends what is queued, then `data` as data frames.
     pub(crate) async fn data(&mut self, data: &[u8]) -> io::Result<()> {
         for part in data.chunks(DATA_MAX) {
-            self.queue.extend_from_slice(&frame::header(Kind::Data, part.len()));
+            self.queue
+                .extend_from_slice(&frame::header(Kind::Data, part.len()));
             let mut bytes = Buf::chain(self.queue.as_slice(), part);
             self.to.write_all_buf(&mut bytes).await?;
             self.queue.clear();

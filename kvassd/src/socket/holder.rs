@@ -53,8 +53,16 @@ enum Step {
 /// Takes the lock, from another daemon where this one goes before it. `None`: another serves, and this one leaves.
 ///
 /// Sockets from a service manager go before everything, a service before a daemon that was started on demand.
-pub(super) fn take_over(config: &Config, directory: &Path, inherited: bool) -> Result<Option<Lock>, HolderError> {
-    let patience = if config.on_demand && !inherited { PATIENCE_ON_DEMAND } else { PATIENCE };
+pub(super) fn take_over(
+    config: &Config,
+    directory: &Path,
+    inherited: bool,
+) -> Result<Option<Lock>, HolderError> {
+    let patience = if config.on_demand && !inherited {
+        PATIENCE_ON_DEMAND
+    } else {
+        PATIENCE
+    };
     let deadline = Instant::now() + patience;
     let mut asked = false;
     loop {
@@ -72,11 +80,23 @@ pub(super) fn take_over(config: &Config, directory: &Path, inherited: bool) -> R
             Step::Wait => {}
             Step::AskToEnd => asked = ask_to_end(directory),
             Step::Leave => return Ok(None),
-            Step::Complain(pid) => return Err(HolderError::Busy { pid, directory: directory.into() }),
+            Step::Complain(pid) => {
+                return Err(HolderError::Busy {
+                    pid,
+                    directory: directory.into(),
+                });
+            }
         }
         if Instant::now() > deadline {
             let pid = written_pid(directory).unwrap_or(0);
-            return if config.on_demand { Ok(None) } else { Err(HolderError::Stays { pid, directory: directory.into() }) };
+            return if config.on_demand {
+                Ok(None)
+            } else {
+                Err(HolderError::Stays {
+                    pid,
+                    directory: directory.into(),
+                })
+            };
         }
         std::thread::sleep(POLL);
     }
@@ -110,7 +130,9 @@ fn greeting_of(socket: &Path) -> io::Result<v1::Greeting> {
 
 /// Sends SIGTERM to the holder where it is a kvassd of this user; whether it did.
 fn ask_to_end(directory: &Path) -> bool {
-    let Some(pid) = written_pid(directory).filter(|pid| is_own_kvassd(*pid)) else { return false };
+    let Some(pid) = written_pid(directory).filter(|pid| is_own_kvassd(*pid)) else {
+        return false;
+    };
     tracing::info!(pid, "asking the daemon that holds the lock to end");
     kill(Pid::from_raw(pid), Signal::SIGTERM).is_ok()
 }
@@ -120,8 +142,12 @@ fn is_own_kvassd(pid: i32) -> bool {
     use std::os::unix::fs::MetadataExt;
 
     let process = PathBuf::from(format!("/proc/{pid}"));
-    let same_user = process.metadata().is_ok_and(|it| it.uid() == nix::unistd::geteuid().as_raw());
-    same_user && std::fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim_end() == "kvassd")
+    let same_user = process
+        .metadata()
+        .is_ok_and(|it| it.uid() == nix::unistd::geteuid().as_raw());
+    same_user
+        && std::fs::read_to_string(process.join("comm"))
+            .is_ok_and(|name| name.trim_end() == "kvassd")
 }
 
 /// Without `/proc` the lock, which the holder has just been found to hold, and the system, which lets nobody signal
