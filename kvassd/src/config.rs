@@ -1,0 +1,303 @@
+//! What the daemon was asked to do: defaults, then the environment, then flags, resolved into a [`Config`] that
+//! cannot be invalid. Touches no file but to look whether a store lies in the other default place.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use directories::BaseDirs;
+use kvass_proto::paths;
+use tracing::Level;
+
+use crate::store::Options;
+
+mod size;
+
+pub use size::SizeError;
+
+const VALUE_MAX: u64 = 4 << 30;
+const RESERVE: u64 = 64 << 20;
+const RESERVE_LEAST: u64 = 4 << 20;
+
+/// The settings of one daemon.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The data directory, absolute; it need not exist yet.
+    pub directory: PathBuf,
+    /// The socket's path, absolute.
+    pub socket: PathBuf,
+    /// The least important level that is logged.
+    pub log: Level,
+    /// The limits that the store keeps.
+    pub options: Options,
+    /// Whether a client started this daemon.
+    pub on_demand: bool,
+    /// Whether to repair the store instead of serving it.
+    pub repair: bool,
+    /// The arguments without the program's name, for a client that starts a successor.
+    pub arguments: Vec<String>,
+}
+
+/// The daemon of kvass: owns a store and answers the client.
+///
+/// It runs in the foreground until SIGTERM or `kvass daemon stop`. A client starts one by itself where none answers.
+#[derive(Parser, Debug)]
+#[command(name = "kvassd", version)]
+struct Flags {
+    /// The data directory (KVASS_DB) [default: kvass in the user's directory for data]
+    #[arg(long, value_name = "DIR")]
+    db: Option<PathBuf>,
+    /// The socket elsewhere than in the data directory (KVASS_SOCKET)
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// What is logged: error, warn, info, debug or trace (KVASS_LOG) [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+    /// The greatest value that can be set, as 10MiB (KVASS_VALUE_MAX) [default: 4GiB]
+    #[arg(long, value_name = "SIZE")]
+    value_max: Option<String>,
+    /// The space on the disk that is left free, at least 4MiB (KVASS_RESERVE) [default: 64MiB]
+    #[arg(long, value_name = "SIZE")]
+    reserve: Option<String>,
+    /// Moves a damaged store aside, makes a new one of all that verifies, and ends
+    #[arg(long)]
+    repair: bool,
+    #[arg(long, hide = true, conflicts_with = "repair")]
+    on_demand: bool,
+}
+
+/// Why flags and environment are no configuration.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the texts say it")]
+pub enum ConfigError {
+    /// What clap has to say: a wrong flag, or the text of `--help` and `--version`.
+    #[error("{}", first_line(.0))]
+    Flags(clap::Error),
+    #[error("no log level {0:?}: it is error, warn, info, debug or trace")]
+    Level(String),
+    #[error("{name} is no size")]
+    Size {
+        name: &'static str,
+        source: SizeError,
+    },
+    #[error("{name} must be more than 0")]
+    Zero { name: &'static str },
+    #[error("there is no home directory to keep the data in")]
+    NoHome,
+    #[error("the path {path} cannot be made absolute")]
+    Path {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("there is no store in {here}, but there is one in {there}")]
+    Elsewhere { here: PathBuf, there: PathBuf },
+}
+
+impl ConfigError {
+    /// What to do about it, or nothing.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NoHome => "name a directory with --db DIR or KVASS_DB".into(),
+            Self::Elsewhere { here, there } => {
+                format!(
+                    "--db {} for the one that is there, --db {} for a new one",
+                    there.display(),
+                    here.display()
+                )
+            }
+            _ => String::new(),
+        }
+    }
+
+    /// The exit code: 0 where text was asked for, 2 for wrong usage, 3 for what the machine lacks.
+    #[must_use]
+    pub fn exit(&self) -> u8 {
+        match self {
+            Self::Flags(error) if !error.use_stderr() => 0,
+            Self::NoHome | Self::Path { .. } | Self::Elsewhere { .. } => 3,
+            _ => 2,
+        }
+    }
+}
+
+impl Config {
+    /// Resolves the arguments and the environment of this process.
+    ///
+    /// # Errors
+    /// Wrong usage, no home directory, or a store in the other default place.
+    pub fn from_process() -> Result<Self, ConfigError> {
+        Self::resolve(
+            std::env::args_os().collect(),
+            &|name| std::env::var_os(name),
+            BaseDirs::new(),
+        )
+    }
+
+    fn resolve(
+        arguments: Vec<OsString>,
+        environment: &dyn Fn(&str) -> Option<OsString>,
+        base: Option<BaseDirs>,
+    ) -> Result<Self, ConfigError> {
+        let flags = Flags::try_parse_from(&arguments).map_err(ConfigError::Flags)?;
+        let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
+        let text = |name: &str| variable(name).map(|value| value.to_string_lossy().into_owned());
+
+        let directory = match flags.db.or_else(|| variable("KVASS_DB").map(PathBuf::from)) {
+            Some(directory) => absolute(&directory)?,
+            None => default_directory(&base.ok_or(ConfigError::NoHome)?)?,
+        };
+        let socket = match flags
+            .socket
+            .or_else(|| variable("KVASS_SOCKET").map(PathBuf::from))
+        {
+            Some(socket) => absolute(&socket)?,
+            None => paths::socket(&directory),
+        };
+        let value_max = size(
+            "--value-max",
+            flags.value_max.or_else(|| text("KVASS_VALUE_MAX")),
+            VALUE_MAX,
+        )?;
+        if value_max == 0 {
+            return Err(ConfigError::Zero {
+                name: "--value-max",
+            });
+        }
+        let reserve = size(
+            "--reserve",
+            flags.reserve.or_else(|| text("KVASS_RESERVE")),
+            RESERVE,
+        )?;
+        Ok(Self {
+            directory,
+            socket,
+            log: level(flags.log.or_else(|| text("KVASS_LOG")))?,
+            options: Options {
+                value_max,
+                reserve: reserve.max(RESERVE_LEAST),
+            },
+            on_demand: flags.on_demand,
+            repair: flags.repair,
+            arguments: arguments
+                .iter()
+                .skip(1)
+                .map(|argument| argument.to_string_lossy().into_owned())
+                .collect(),
+        })
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
+    std::path::absolute(path).map_err(|source| ConfigError::Path {
+        path: path.into(),
+        source,
+    })
+}
+
+fn default_directory(base: &BaseDirs) -> Result<PathBuf, ConfigError> {
+    let here = paths::default_directory(base.data_dir());
+    match paths::store_elsewhere(&here, base.data_dir(), base.home_dir()) {
+        Some(there) => Err(ConfigError::Elsewhere { here, there }),
+        None => Ok(here),
+    }
+}
+
+fn size(name: &'static str, text: Option<String>, default: u64) -> Result<u64, ConfigError> {
+    text.map_or(Ok(default), |text| {
+        size::parse(&text).map_err(|source| ConfigError::Size { name, source })
+    })
+}
+
+fn level(text: Option<String>) -> Result<Level, ConfigError> {
+    match text.as_deref() {
+        None | Some("info") => Ok(Level::INFO),
+        Some("error") => Ok(Level::ERROR),
+        Some("warn") => Ok(Level::WARN),
+        Some("debug") => Ok(Level::DEBUG),
+        Some("trace") => Ok(Level::TRACE),
+        Some(other) => Err(ConfigError::Level(other.into())),
+    }
+}
+
+fn first_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.strip_prefix("error: ")
+        .unwrap_or(line)
+        .trim_end_matches('.')
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let arguments = std::iter::once("kvassd")
+            .chain(arguments.iter().copied())
+            .map(OsString::from)
+            .collect();
+        let value = |name: &str| {
+            environment
+                .iter()
+                .find(|(other, _)| *other == name)
+                .map(|(_, value)| value.into())
+        };
+        Config::resolve(arguments, &value, None)
+    }
+
+    #[test]
+    fn a_flag_beats_the_environment_and_the_environment_the_default() {
+        let config = resolve(
+            &["--db", "/a"],
+            &[("KVASS_DB", "/b"), ("KVASS_LOG", "debug")],
+        )
+        .unwrap();
+        assert_eq!(config.directory, Path::new("/a"));
+        assert_eq!(config.socket, Path::new("/a/kvassd.sock"));
+        assert_eq!(config.log, Level::DEBUG);
+        assert_eq!(config.options.value_max, VALUE_MAX);
+        assert_eq!(config.arguments, ["--db", "/a"]);
+        assert_eq!(
+            resolve(&[], &[("KVASS_DB", "/b")]).unwrap().directory,
+            Path::new("/b")
+        );
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_unset() {
+        assert!(matches!(
+            resolve(&[], &[("KVASS_DB", "")]),
+            Err(ConfigError::NoHome)
+        ));
+        let config = resolve(
+            &["--db", "/a"],
+            &[("KVASS_SOCKET", ""), ("KVASS_RESERVE", "")],
+        )
+        .unwrap();
+        assert_eq!(config.socket, Path::new("/a/kvassd.sock"));
+        assert_eq!(config.options.reserve, RESERVE);
+    }
+
+    #[test]
+    fn the_reserve_has_a_least() {
+        let config = resolve(&["--db", "/a", "--reserve", "0"], &[]).unwrap();
+        assert_eq!(config.options.reserve, RESERVE_LEAST);
+    }
+
+    #[test]
+    fn wrong_usage_is_one_line_and_exit_2() {
+        for arguments in [
+            &["--nonsense"][..],
+            &["--log", "loud"],
+            &["--value-max", "many"],
+            &["--value-max", "0"],
+        ] {
+            let error = resolve(&[&["--db", "/a"], arguments].concat(), &[]).unwrap_err();
+            assert_eq!(error.exit(), 2, "{error}");
+            assert_eq!(error.to_string().lines().count(), 1, "{error}");
+        }
+        assert_eq!(resolve(&["--version"], &[]).unwrap_err().exit(), 0);
+    }
+}

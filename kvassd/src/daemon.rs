@@ -1,0 +1,175 @@
+//! The life of a daemon: open the store, serve, wait for the stop, drain, close.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{JoinError, JoinSet, spawn_blocking};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::local;
+use crate::local::failure;
+use crate::local::state::{Identity, Shared, State};
+use crate::socket::{Bound, Lock, Place};
+use crate::store::{OpenError, Store};
+
+/// How long requests that were begun may take once the daemon is asked to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// How often a daemon that was started on demand looks whether its directory is still there.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Why a daemon ended otherwise than it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the texts say it")]
+pub enum DaemonError {
+    #[error(transparent)]
+    Open(OpenError),
+    #[error("the socket cannot be served")]
+    Socket(#[source] io::Error),
+    #[error("a part of the daemon ended by a panic")]
+    Panic(#[source] JoinError),
+}
+
+impl DaemonError {
+    /// What to do about it, or nothing.
+    #[must_use]
+    pub fn hint(&self) -> &str {
+        match self {
+            Self::Open(error) => error.hint(),
+            Self::Socket(_) | Self::Panic(_) => "",
+        }
+    }
+}
+
+/// What the surroundings of a daemon may want to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The store is open and requests are answered, from the moment that the report returns.
+    Serving,
+    /// No more requests are taken.
+    Stopping,
+}
+
+/// Serves `place` until `stop`, and returns once everything begun is answered and the store is closed.
+///
+/// Needs a runtime of several threads. Every task lives in one set; one that ends before the stop ends the daemon.
+///
+/// # Errors
+/// A store that does not open, or a task that ended early.
+pub async fn run(
+    config: &Config,
+    place: Place,
+    stop: CancellationToken,
+    report: impl Fn(Phase),
+) -> Result<(), DaemonError> {
+    let Place {
+        directory,
+        lock,
+        listeners,
+        bound,
+    } = place;
+    let identity = Identity {
+        directory,
+        on_demand: config.on_demand,
+        arguments: config.arguments.clone(),
+    };
+    let shared = Arc::new(Shared::new(identity, stop.clone()));
+    let mut tasks = JoinSet::new();
+    for listener in listeners {
+        listener
+            .set_nonblocking(true)
+            .map_err(DaemonError::Socket)?;
+        let listener = tokio::net::UnixListener::from_std(listener).map_err(DaemonError::Socket)?;
+        tasks.spawn(local::serve(listener, shared.clone()));
+    }
+    let store = match open(config, &shared).await {
+        Ok(store) => store,
+        Err(error) => {
+            shared.enter(State::Failed(Arc::new(failed(&error))));
+            end(tasks, bound.as_ref()).await;
+            return Err(error);
+        }
+    };
+    report(Phase::Serving);
+    shared.enter(State::Serving(store.clone()));
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "serving");
+    let result = until_stop(config, &lock, &mut tasks, &stop).await;
+    report(Phase::Stopping);
+    close(&shared, store, bound.as_ref()).await;
+    end(tasks, bound.as_ref()).await;
+    tracing::info!("stopped");
+    result
+}
+
+fn failed(error: &DaemonError) -> kvass_proto::v1::Error {
+    match error {
+        DaemonError::Open(error) => failure::not_opened(error),
+        other => failure::message(other, kvass_proto::v1::error::Code::Failed, other.hint()),
+    }
+}
+
+/// Opens the store on a thread of its own; the clients that wait are told what it is doing.
+async fn open(config: &Config, shared: &Arc<Shared>) -> Result<Store, DaemonError> {
+    let (options, shared) = (config.options, shared.clone());
+    let opening = move || {
+        let doing = |doing: &str| shared.enter(State::Starting(doing.into()));
+        Store::open(&shared.identity().directory, options, &doing)
+    };
+    spawn_blocking(opening)
+        .await
+        .map_err(DaemonError::Panic)?
+        .map_err(DaemonError::Open)
+}
+
+/// Returns when the daemon is asked to stop, its directory is gone, or a task ends that should not.
+async fn until_stop(
+    config: &Config,
+    lock: &Lock,
+    tasks: &mut JoinSet<io::Result<()>>,
+    stop: &CancellationToken,
+) -> Result<(), DaemonError> {
+    tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        () = lock_is_gone(lock), if config.on_demand => {
+            tracing::warn!("the lock file is gone");
+            Ok(())
+        }
+        Some(ended) = tasks.join_next() => match ended {
+            Ok(Ok(())) => Err(DaemonError::Socket(io::ErrorKind::NotConnected.into())),
+            Ok(Err(error)) => Err(DaemonError::Socket(error)),
+            Err(error) => Err(DaemonError::Panic(error)),
+        },
+    }
+}
+
+async fn lock_is_gone(lock: &Lock) {
+    while lock.is_in_place() {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Lets what has begun end, closes the store and removes the socket; then whoever asked for the stop is answered.
+async fn close(shared: &Shared, store: Store, bound: Option<&Bound>) {
+    shared.enter(State::Stopping);
+    if timeout(DRAIN, shared.idle()).await.is_err() {
+        tracing::warn!("some requests did not end in time");
+    }
+    if spawn_blocking(move || store.close()).await.is_err() {
+        tracing::error!("the store did not close");
+    }
+    if let Some(bound) = bound {
+        bound.remove();
+    }
+    shared.enter(State::Stopped);
+}
+
+/// Removes the socket and waits for the tasks, which end by themselves once the daemon has.
+async fn end(mut tasks: JoinSet<io::Result<()>>, bound: Option<&Bound>) {
+    if let Some(bound) = bound {
+        bound.remove();
+    }
+    while tasks.join_next().await.is_some() {}
+}

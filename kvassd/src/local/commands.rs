@@ -1,0 +1,261 @@
+//! The requests: decode, one call into the store, encode.
+
+use std::sync::Arc;
+
+use kvass_proto::key;
+use kvass_proto::v1::list::Detail;
+use kvass_proto::v1::request::Command;
+use kvass_proto::v1::{self, error::Code, reply::Reply, stored};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use super::failure::Failure;
+use super::state::Shared;
+use super::wire::{Incoming, Outgoing};
+use super::{list, value, watch};
+use crate::store::{Condition, Finding, Outcome, Store, WriteError};
+
+/// A connection and what its request needs.
+pub(super) struct Exchange<'a, 'from, 'out> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) store: Store,
+    pub(super) from: &'a mut Incoming<'from>,
+    pub(super) out: &'a mut Outgoing<'out>,
+}
+
+impl Exchange<'_, '_, '_> {
+    /// Answers one request. What is queued still has to be flushed.
+    pub(super) async fn answer(&mut self, command: Command) -> Result<(), Failure> {
+        let reply = match command {
+            Command::Get(get) => return self.read(get).await,
+            Command::Set(set) => self.set(set).await?,
+            Command::List(query) => return self.list(query).await,
+            Command::Remove(remove) => self.remove(remove).await?,
+            Command::Watch(query) => {
+                return watch::watch(
+                    self.shared,
+                    &self.store,
+                    (&mut *self.from, &mut *self.out),
+                    query,
+                )
+                .await;
+            }
+            Command::Wait(query) => {
+                return watch::wait(
+                    self.shared,
+                    &self.store,
+                    (&mut *self.from, &mut *self.out),
+                    query,
+                )
+                .await;
+            }
+            Command::Status(v1::StatusQuery {}) => self.status().await?,
+            Command::Config(v1::ConfigQuery {}) => self.config().await?,
+            Command::SetKey(set) => self.set_key(set).await?,
+            Command::SetPid(set) => self.set_pid(set).await?,
+            Command::Check(v1::Check {}) => self.check().await?,
+            Command::Stop(v1::Stop {}) => {
+                return Err(Failure::new(
+                    Code::Failed,
+                    "a stop is no request to the store",
+                ));
+            }
+        };
+        Ok(self.out.reply(reply).await?)
+    }
+
+    async fn read(&mut self, get: v1::Get) -> Result<(), Failure> {
+        key::check(&get.key)?;
+        match self.shared.call(|| self.store.read(&get.key)).await? {
+            Some(found) => value::send(self.shared, self.out, found).await,
+            None => Err(Failure::no_such_key(&get.key)),
+        }
+    }
+
+    async fn set(&mut self, set: v1::Set) -> Result<Reply, Failure> {
+        key::check(&set.key)?;
+        let outcome = match set.value.as_deref() {
+            Some(bytes) => {
+                self.shared
+                    .call(|| store_inline(&self.store, &set, bytes))
+                    .await?
+            }
+            None => {
+                let value = value::receive(self.shared, &self.store, self.from, set.size).await?;
+                self.shared
+                    .call(|| store_value(&self.store, &set, value))
+                    .await?
+            }
+        };
+        let outcome = match outcome {
+            Outcome::Stored => stored::Outcome::Stored,
+            Outcome::Unchanged => stored::Outcome::Unchanged,
+            Outcome::KeptNewer => stored::Outcome::KeptNewer,
+        };
+        Ok(Reply::Stored(v1::Stored {
+            outcome: outcome.into(),
+        }))
+    }
+
+    async fn list(&mut self, query: v1::List) -> Result<(), Failure> {
+        let Ok(detail) = Detail::try_from(query.detail) else {
+            return Err(Failure::new(
+                Code::UnknownRequest,
+                "the daemon does not know this kind of list",
+            ));
+        };
+        match detail {
+            Detail::Names => list::names(self.shared, &self.store, self.out, &query).await,
+            Detail::Entries => list::entries(self.shared, &self.store, self.out, &query).await,
+            Detail::Values => list::values(self.shared, &self.store, self.out, &query).await,
+        }
+    }
+
+    async fn remove(&mut self, remove: v1::Remove) -> Result<Reply, Failure> {
+        if let Some(prefix) = remove.prefix {
+            if !remove.keys.is_empty() {
+                return Err(Failure::bad_input("keys and a prefix in one removal"));
+            }
+            let count = self
+                .shared
+                .call(|| self.store.remove_prefix(&prefix))
+                .await?;
+            return Ok(Reply::Removed(v1::Removed {
+                missing: Vec::new(),
+                count,
+            }));
+        }
+        let mut keys = remove.keys;
+        keys.iter().try_for_each(|key| key::check(key))?;
+        keys.sort_unstable();
+        keys.dedup();
+        let asked = keys.len() as u64;
+        let missing = self.shared.call(|| self.store.remove(keys)).await?;
+        let count = asked.saturating_sub(missing.len() as u64);
+        Ok(Reply::Removed(v1::Removed { missing, count }))
+    }
+
+    async fn status(&mut self) -> Result<Reply, Failure> {
+        let summary = self.shared.call(|| self.store.summary()).await?;
+        Ok(Reply::Status(v1::Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            directory: self
+                .shared
+                .identity()
+                .directory
+                .to_string_lossy()
+                .into_owned(),
+            keys: summary.keys,
+            value_bytes: summary.value_bytes,
+            disk_bytes: summary.disk_bytes,
+            fingerprint: summary.fingerprint,
+            remote: String::new(),
+            process: std::process::id(),
+            started_us: self.shared.started_us(),
+            verified: summary.verified,
+        }))
+    }
+
+    async fn config(&mut self) -> Result<Reply, Failure> {
+        let (summary, key) = self
+            .shared
+            .call(|| (self.store.summary(), self.store.encryption_key()))
+            .await;
+        let summary = summary?;
+        Ok(Reply::Config(v1::Config {
+            key: key.to_vec(),
+            pid: summary.pid,
+            remote: String::new(),
+            fingerprint: summary.fingerprint,
+            public_url: String::new(),
+        }))
+    }
+
+    async fn set_key(&mut self, set: v1::SetKey) -> Result<Reply, Failure> {
+        let key = match set.key.len() {
+            0 => None,
+            32 => <[u8; 32]>::try_from(set.key.as_ref())
+                .ok()
+                .map(zeroize::Zeroizing::new),
+            length => {
+                return Err(Failure::bad_input(format!(
+                    "an encryption key has 32 bytes and not {length}"
+                )));
+            }
+        };
+        let store = self.store.clone();
+        spawn_blocking(move || store.set_key(key.as_deref())).await??;
+        self.config().await
+    }
+
+    async fn set_pid(&mut self, set: v1::SetPid) -> Result<Reply, Failure> {
+        if set.pid == 0 {
+            return Err(Failure::bad_input("a process id is 1 to 4294967295"));
+        }
+        self.shared.call(|| self.store.set_pid(set.pid)).await?;
+        self.config().await
+    }
+
+    /// Ends early where the client leaves or the daemon stops.
+    async fn check(&mut self) -> Result<Reply, Failure> {
+        let (findings, mut found) = mpsc::channel::<Finding>(16);
+        let store = self.store.clone();
+        let checking = spawn_blocking(move || {
+            store.check(&mut |finding| findings.blocking_send(finding).is_ok())
+        });
+        let report = async {
+            while let Some(Finding { problem, hint, .. }) = found.recv().await {
+                self.out
+                    .send(Reply::Finding(v1::Finding { problem, hint }))
+                    .await?;
+            }
+            Ok::<_, Failure>(checking.await??)
+        };
+        let checked = tokio::select! {
+            checked = report => checked?,
+            () = self.shared.stopping() => return Err(stopping()),
+            () = self.from.closed() => return Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe).into()),
+        };
+        Ok(Reply::Checked(v1::Checked {
+            records: checked.records,
+            bytes: checked.bytes,
+        }))
+    }
+}
+
+/// What a client is told whose request comes too late.
+pub(super) fn stopping() -> Failure {
+    Failure::new(Code::Stopping, "the daemon is stopping")
+}
+
+fn store_inline(store: &Store, set: &v1::Set, bytes: &[u8]) -> Result<Outcome, WriteError> {
+    let mut writer = store.writer(Some(bytes.len() as u64))?;
+    writer.push(bytes)?;
+    store_value(store, set, writer.finish()?)
+}
+
+fn store_value(
+    store: &Store,
+    set: &v1::Set,
+    value: crate::store::NewValue,
+) -> Result<Outcome, WriteError> {
+    match set.import {
+        None => store
+            .set(&set.key, value, set.expiry_us)
+            .map(|()| Outcome::Stored),
+        Some(v1::Import {
+            time_us,
+            force,
+            dry_run,
+        }) => store.import(
+            &set.key,
+            value,
+            set.expiry_us,
+            Condition {
+                time_us,
+                force,
+                dry_run,
+            },
+        ),
+    }
+}

@@ -1,0 +1,159 @@
+//! What all connections share: who the daemon is, what it is doing, and how many requests it has begun.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kvass_proto::v1::{self, greeting};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::store::Store;
+
+/// Calls into the store at once: enough for commits to be shared, few enough to bound threads and memory.
+const CALLS: usize = 32;
+
+/// What the daemon is doing.
+#[derive(Clone)]
+pub(crate) enum State {
+    /// Opening the store; what is being done, in words.
+    Starting(String),
+    Serving(Store),
+    /// Finishing what has begun.
+    Stopping,
+    /// The store is closed and the socket gone.
+    Stopped,
+    /// The store could not be opened.
+    Failed(Arc<v1::Error>),
+}
+
+impl State {
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Stopped | Self::Failed(_))
+    }
+}
+
+/// Who the daemon is, as its greeting says.
+pub(crate) struct Identity {
+    pub(crate) directory: PathBuf,
+    pub(crate) on_demand: bool,
+    pub(crate) arguments: Vec<String>,
+}
+
+/// What all connections share.
+pub(crate) struct Shared {
+    identity: Identity,
+    started_us: u64,
+    state: watch::Sender<State>,
+    begun: watch::Sender<usize>,
+    calls: Semaphore,
+    stop: CancellationToken,
+}
+
+impl Shared {
+    pub(crate) fn new(identity: Identity, stop: CancellationToken) -> Self {
+        let started = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            identity,
+            started_us: started.as_micros() as u64,
+            state: watch::Sender::new(State::Starting("starting".into())),
+            begun: watch::Sender::new(0),
+            calls: Semaphore::new(CALLS),
+            stop,
+        }
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// When the daemon started, in microseconds since 1970.
+    pub(crate) fn started_us(&self) -> u64 {
+        self.started_us
+    }
+
+    pub(crate) fn enter(&self, state: State) {
+        self.state.send_replace(state);
+    }
+
+    pub(crate) fn state(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    /// Asks the daemon to stop.
+    pub(crate) fn ask_to_stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Returns once the daemon takes no more requests.
+    pub(crate) async fn stopping(&self) {
+        let served = |state: &State| matches!(state, State::Starting(_) | State::Serving(_));
+        // An error means that `self` is gone, which it is not.
+        let _ = self.state().wait_for(|state| !served(state)).await;
+    }
+
+    /// Returns once the store is closed, or could not be opened.
+    pub(crate) async fn ended(&self) {
+        let _ = self.state().wait_for(State::is_final).await;
+    }
+
+    /// Begins a request: the store, and a guard that the daemon waits for before it closes the store.
+    ///
+    /// `None` once it is stopping.
+    pub(crate) fn begin(self: &Arc<Self>) -> Option<(Store, Begun)> {
+        // Counted before the look, so that a stop that the look misses sees the count.
+        let begun = Begun::new(self.clone());
+        match &*self.state.borrow() {
+            State::Serving(store) => Some((store.clone(), begun)),
+            _ => None,
+        }
+    }
+
+    /// Returns once no request that was begun is left.
+    pub(crate) async fn idle(&self) {
+        let _ = self.begun.subscribe().wait_for(|begun| *begun == 0).await;
+    }
+
+    /// Runs a short blocking call into the store; few at once, on this thread, which is faster than handing it over.
+    pub(crate) async fn call<T>(&self, call: impl FnOnce() -> T) -> T {
+        let _permit = self.calls.acquire().await;
+        tokio::task::block_in_place(call)
+    }
+
+    pub(crate) fn greeting(&self, state: &State) -> v1::Greeting {
+        let (state, doing) = match state {
+            State::Starting(doing) => (greeting::State::Starting, doing.clone()),
+            State::Serving(_) => (greeting::State::Serving, String::new()),
+            State::Stopping | State::Stopped | State::Failed(_) => {
+                (greeting::State::Stopping, String::new())
+            }
+        };
+        v1::Greeting {
+            version: env!("CARGO_PKG_VERSION").into(),
+            directory: self.identity.directory.to_string_lossy().into_owned(),
+            state: state.into(),
+            doing,
+            process: std::process::id(),
+            on_demand: self.identity.on_demand,
+            arguments: self.identity.arguments.clone(),
+        }
+    }
+}
+
+/// A request that was begun; it ends when this is dropped.
+pub(crate) struct Begun(Arc<Shared>);
+
+impl Begun {
+    fn new(shared: Arc<Shared>) -> Self {
+        shared.begun.send_modify(|begun| *begun += 1);
+        Self(shared)
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.0.begun.send_modify(|begun| *begun -= 1);
+    }
+}

@@ -1,0 +1,190 @@
+//! Where logs go: standard error, or, for a daemon that a client started, `kvassd.log` in the data directory, of
+//! which at most 1 MiB is kept. Names and values never go there.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::fcntl::OFlag;
+use tracing::Level;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// The name of the log in the data directory.
+pub const LOG: &str = "kvassd.log";
+
+/// The name that the log takes when it is half of what is kept.
+pub const OLD: &str = "kvassd.log.old";
+
+/// Bytes after which the log takes its old name.
+const HALF: u64 = 512 << 10;
+
+/// Why there can be no log.
+#[derive(Debug, thiserror::Error)]
+#[error("the log {path} cannot be opened")]
+pub struct LogError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Sends logs to standard error.
+pub fn to_stderr(level: Level) {
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_ansi(false)
+        .with_writer(io::stderr)
+        .finish();
+    // A second call, as in tests, changes nothing.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// Sends logs to the file in `directory`.
+///
+/// # Errors
+/// A file that cannot be opened.
+pub fn to_file(level: Level, directory: &Path) -> Result<Log, LogError> {
+    let path = directory.join(LOG);
+    let file = LogFile::open(path.clone()).map_err(|source| LogError { path, source })?;
+    let log = Log(Arc::new(Mutex::new(file)));
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_ansi(false)
+        .with_writer(log.clone())
+        .finish();
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    Ok(log)
+}
+
+/// The log file; a cheap clone.
+#[derive(Clone, Debug)]
+pub struct Log(Arc<Mutex<LogFile>>);
+
+impl Log {
+    /// Makes the file this process's standard error, which a client holds until then.
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub fn take_stderr(&self) -> io::Result<()> {
+        let mut file = self.lock();
+        file.is_stderr = true;
+        file.redirect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LogFile> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for &Log {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.lock().write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = &'a Log;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self
+    }
+}
+
+#[derive(Debug)]
+struct LogFile {
+    path: PathBuf,
+    file: File,
+    length: u64,
+    is_stderr: bool,
+}
+
+impl LogFile {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let (file, length) = append(&path)?;
+        let mut log = Self {
+            path,
+            file,
+            length,
+            is_stderr: false,
+        };
+        if log.length > HALF {
+            log.turn()?;
+        }
+        Ok(log)
+    }
+
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.length + line.len() as u64 > HALF {
+            self.turn()?;
+        }
+        self.file.write_all(line)?;
+        self.length += line.len() as u64;
+        Ok(line.len())
+    }
+
+    /// Gives the file its old name, in place of an older one, and begins a new one.
+    fn turn(&mut self) -> io::Result<()> {
+        std::fs::rename(&self.path, self.path.with_file_name(OLD))?;
+        (self.file, self.length) = append(&self.path)?;
+        if self.is_stderr {
+            self.redirect()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn redirect(&self) -> io::Result<()> {
+        Ok(nix::unistd::dup2_stderr(&self.file)?)
+    }
+}
+
+fn append(path: &Path) -> io::Result<(File, u64)> {
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .open(path)?;
+    let length = file.metadata()?.size();
+    Ok((file, length))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_log_of_any_length_keeps_its_newest_half_mebibyte_to_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = LogFile::open(directory.path().join(LOG)).unwrap();
+        let mut line = [b'x'; 1_024];
+        line[1_023] = b'\n';
+        for _ in 0..3_000 {
+            log.write(&line).unwrap();
+        }
+        log.write(b"newest\n").unwrap();
+        let size = |name: &str| {
+            std::fs::metadata(directory.path().join(name))
+                .unwrap()
+                .len()
+        };
+        assert!(size(LOG) <= HALF && size(OLD) <= HALF);
+        assert!(size(LOG) + size(OLD) > HALF);
+        assert!(
+            std::fs::read(directory.path().join(LOG))
+                .unwrap()
+                .ends_with(b"newest\n")
+        );
+        let mode = std::fs::metadata(directory.path().join(LOG))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

@@ -1,0 +1,184 @@
+//! The program around a daemon: process, logs, signals, the service manager, and the thread pool.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::daemon::{self, DaemonError, Phase};
+use crate::logs::{self, Log, LogError};
+use crate::process::{self, ProcessError};
+use crate::socket::{self, Place, SocketError};
+use crate::store::{self, OpenError, Repaired};
+
+/// Threads for calls that block: the store's calls, and those that take over the async work meanwhile.
+const BLOCKING: usize = 96;
+
+/// How long such a thread waits for more work.
+const KEEP: Duration = Duration::from_secs(2);
+
+/// Why the program failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the texts say it")]
+pub enum RunError {
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("the threads of the daemon cannot be started")]
+    Threads(#[source] io::Error),
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    #[error(transparent)]
+    Repair(OpenError),
+    #[error("the report cannot be written")]
+    Report(#[source] io::Error),
+}
+
+impl RunError {
+    /// What to do about it, or nothing.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Socket(error) => error.hint(),
+            Self::Daemon(error) => error.hint().into(),
+            Self::Repair(error) => error.hint().into(),
+            _ => String::new(),
+        }
+    }
+}
+
+/// Serves the data directory until a signal or a client ends it.
+///
+/// A daemon that was started on demand and finds another one serving returns at once.
+///
+/// # Errors
+/// Whatever keeps it from serving, or ends it early.
+pub fn serve(config: &Config) -> Result<(), RunError> {
+    let inherited = if config.on_demand {
+        Vec::new()
+    } else {
+        socket::inherited()?
+    };
+    if config.on_demand {
+        process::detach();
+    } else {
+        logs::to_stderr(config.log);
+    }
+    process::harden()?;
+    process::log_panics();
+    let Some(place) = socket::claim(config, inherited)? else {
+        return Ok(());
+    };
+    let log = if config.on_demand {
+        Some(logs::to_file(config.log, &place.directory)?)
+    } else {
+        None
+    };
+    let runtime = threads().map_err(RunError::Threads)?;
+    let served = runtime.block_on(run(config, place, log));
+    // A call into the store that has not ended by now may hang.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    if let Err(error) = &served {
+        tracing::error!(%error, "ended");
+    }
+    served
+}
+
+/// Moves a damaged store aside, makes a new one of all that verifies, and writes a report to `out`.
+///
+/// # Errors
+/// A directory that another daemon serves, or a store that cannot be repaired.
+pub fn repair(config: &Config, out: &mut dyn Write) -> Result<(), RunError> {
+    logs::to_stderr(config.log);
+    process::harden()?;
+    process::log_panics();
+    let (directory, _lock) = socket::claim_quietly(config)?;
+    let mut written = Ok(());
+    let mut report = |line: &str| {
+        if written.is_ok() {
+            written = writeln!(out, "{line}");
+        }
+    };
+    let repaired = store::repair(&directory, &mut report).map_err(RunError::Repair)?;
+    written
+        .and_then(|()| write_report(out, &repaired))
+        .map_err(RunError::Report)
+}
+
+fn write_report(out: &mut dyn Write, repaired: &Repaired) -> io::Result<()> {
+    writeln!(out, "{} kept", entries(repaired.kept))?;
+    if !repaired.lost.is_empty() {
+        writeln!(out, "{} lost:", entries(repaired.lost.len() as u64))?;
+        repaired
+            .lost
+            .iter()
+            .try_for_each(|name| writeln!(out, "  {name}"))?;
+    }
+    writeln!(out, "the damaged store is in {}", repaired.aside.display())
+}
+
+fn entries(count: u64) -> String {
+    if count == 1 {
+        "1 entry".into()
+    } else {
+        format!("{count} entries")
+    }
+}
+
+fn threads() -> io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(BLOCKING)
+        .thread_keep_alive(KEEP)
+        .thread_name("kvassd")
+        .enable_all()
+        .build()
+}
+
+async fn run(config: &Config, place: Place, log: Option<Log>) -> Result<(), RunError> {
+    let (mut terminate, mut interrupt) = signals().map_err(RunError::Threads)?;
+    let stop = CancellationToken::new();
+    let report = |phase| tell(config, phase, log.as_ref());
+    let running = daemon::run(config, place, stop.clone(), report);
+    tokio::pin!(running);
+    loop {
+        tokio::select! {
+            result = &mut running => return Ok(result?),
+            _ = terminate.recv() => stop.cancel(),
+            _ = interrupt.recv() => stop.cancel(),
+        }
+    }
+}
+
+fn signals() -> io::Result<(Signal, Signal)> {
+    Ok((
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    ))
+}
+
+/// Tells the service manager, or gives the client that started this daemon its standard error back.
+fn tell(config: &Config, phase: Phase, log: Option<&Log>) {
+    if let (Phase::Serving, Some(log)) = (phase, log)
+        && let Err(error) = log.take_stderr()
+    {
+        tracing::warn!(%error, "standard error stays with the client that started this daemon");
+    }
+    if config.on_demand {
+        return;
+    }
+    let state = match phase {
+        Phase::Serving => NotifyState::Ready,
+        Phase::Stopping => NotifyState::Stopping,
+    };
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
+}
