@@ -1,2 +1,49 @@
-//! The daemon of kvass.
-fn main() {}
+//! kvass: turns a command into one request to kvassd over its Unix socket, and prints the answer.
+//!
+//! `cli` is the command line, `place` says which store is meant, `client` brings a request to a daemon that serves
+//! (`connection` one connection, `start`, `stop` and `replace` the daemon's process), `commands` holds a file for each
+//! command, `error` every exit code. One thread, no store, no keys in here.
+
+mod cli;
+mod client;
+mod commands;
+mod connection;
+mod error;
+mod json;
+mod output;
+mod place;
+mod replace;
+mod start;
+mod stop;
+mod terminal;
+mod time;
+mod usage;
+mod value;
+mod version;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::Cli;
+use crate::error::Error;
+
+fn main() -> ExitCode {
+    // Set by a shell that asks what may stand where the cursor is.
+    if std::env::var_os("COMPLETE").is_some() {
+        commands::completions::complete();
+    }
+    match run(&std::env::args_os().collect::<Vec<_>>()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error.print();
+            ExitCode::from(error.exit())
+        }
+    }
+}
+
+fn run(arguments: &[OsString]) -> Result<(), Error> {
+    let cli = Cli::try_parse_from(arguments).map_err(|error| usage::report(&error, arguments))?;
+    commands::run(cli)
+}

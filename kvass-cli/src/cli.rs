@@ -1,0 +1,330 @@
+//! The command line. The comments on the types are the help that people read.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::styling::Styles;
+use clap::{Args, Parser, Subcommand, ValueHint};
+use clap_complete::engine::ArgValueCompleter;
+use kvass_proto::key::{self, KeyError};
+
+use crate::commands::completions::keys;
+use crate::time;
+
+/// A personal key-value store
+///
+/// Without a command, shows a cheat sheet.
+#[derive(Debug, Parser)]
+#[command(name = "kvass", version, styles = Styles::plain(), max_term_width = 100)]
+pub(crate) struct Cli {
+    /// The data directory (KVASS_DB; default: kvass in the user's directory for data)
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) db: Option<PathBuf>,
+    /// The daemon's socket, where it is not in the data directory (KVASS_SOCKET)
+    #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub(crate) socket: Option<PathBuf>,
+    /// No notes on standard error; errors still show
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Set(Set),
+    Get(Get),
+    Ls(Ls),
+    Rm(Rm),
+    Watch(Watch),
+    Wait(Wait),
+    Status(Status),
+    /// Show or change the key and the process id
+    #[command(subcommand)]
+    Config(Config),
+    /// Start, stop or restart the daemon by hand
+    ///
+    /// Any command starts the daemon where none runs.
+    #[command(subcommand)]
+    Daemon(Daemon),
+    Run(Run),
+    Export(Export),
+    Import(Import),
+    Completions(Completions),
+    Man(Man),
+    Doctor(Doctor),
+}
+
+/// Store a value
+///
+/// Stores VALUE, or standard input where VALUE is absent or '-'. Bytes are stored exactly; an empty value is a value.
+/// Returns once the value would survive a power cut.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kvass set greeting 'hello world'
+  kvass set photo < photo.jpg
+  kvass set answer -42
+  kvass set flag -- -x        a value that begins with '-' stands after '--'
+  kvass set token --prompt    keeps it out of the shell's history")]
+pub(crate) struct Set {
+    #[arg(value_parser = key, add = ArgValueCompleter::new(keys), value_hint = ValueHint::Other)]
+    pub(crate) key: String,
+    #[arg(allow_negative_numbers = true, value_hint = ValueHint::Other)]
+    pub(crate) value: Option<OsString>,
+    /// Store what a file holds
+    #[arg(long, value_name = "FILE", conflicts_with = "value", value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
+    /// Ask for one line on the terminal, without echo
+    #[arg(long, conflicts_with_all = ["value", "file"])]
+    pub(crate) prompt: bool,
+}
+
+/// Write a value to standard output
+///
+/// Bytes come out exactly; only on a terminal a newline is added where the value lacks one.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kvass get greeting
+  kvass get photo -o photo.jpg
+  kvass get theme --default dark")]
+pub(crate) struct Get {
+    #[arg(value_parser = key, add = ArgValueCompleter::new(keys), value_hint = ValueHint::Other)]
+    pub(crate) key: String,
+    /// Write a file, which appears when it is whole
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+    /// Write this value where the key does not exist
+    #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
+    pub(crate) default: Option<OsString>,
+    /// Write binary data to a terminal too
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
+/// List keys in byte order
+#[derive(Debug, Args)]
+#[command(visible_alias = "list")]
+pub(crate) struct Ls {
+    /// Only keys that begin with this
+    #[arg(add = ArgValueCompleter::new(keys), value_hint = ValueHint::Other)]
+    pub(crate) prefix: Option<String>,
+    /// Size in bytes, time, sync state (local, pending, synced), then the key
+    #[arg(short)]
+    pub(crate) long: bool,
+    /// The key, a tab, the value
+    #[arg(short)]
+    pub(crate) values: bool,
+    /// Stands between columns in place of the tab
+    #[arg(short, value_name = "DELIM", allow_hyphen_values = true)]
+    pub(crate) delimiter: Option<OsString>,
+    /// Last key first
+    #[arg(short)]
+    pub(crate) reverse: bool,
+    /// End each record with a NUL byte, not a newline
+    #[arg(short = '0')]
+    pub(crate) null: bool,
+    /// An object a line: key, size, time, sync; with -v also value, or value_base64
+    #[arg(long, conflicts_with_all = ["long", "delimiter", "null"])]
+    pub(crate) json: bool,
+}
+
+/// Remove keys
+#[derive(Debug, Args)]
+#[command(visible_aliases = ["del", "delete"], after_help = "\
+Examples:
+  kvass rm greeting photo
+  kvass rm --prefix work/    removes every key that begins with work/")]
+pub(crate) struct Rm {
+    #[arg(value_name = "KEY", required_unless_present = "prefix", value_parser = key,
+          add = ArgValueCompleter::new(keys), value_hint = ValueHint::Other)]
+    pub(crate) keys: Vec<String>,
+    /// Remove every key that begins with this, after a question
+    #[arg(long, value_name = "PREFIX", conflicts_with = "keys", add = ArgValueCompleter::new(keys))]
+    pub(crate) prefix: Option<String>,
+    /// Ask nothing, and let keys be missing
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+/// Show changes as they arrive
+///
+/// A line for each: 'set' or 'rm', a tab, the key. A key that changes faster than it is read shows once.
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// Only keys that begin with this
+    #[arg(add = ArgValueCompleter::new(keys), value_hint = ValueHint::Other)]
+    pub(crate) prefix: Option<String>,
+    /// An object a line: event, key, size, time
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Wait for a key, then write its value
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kvass wait build/result --timeout 10m
+  kvass wait clipboard --change")]
+pub(crate) struct Wait {
+    #[arg(value_parser = key, add = ArgValueCompleter::new(keys), value_hint = ValueHint::Other)]
+    pub(crate) key: String,
+    /// Wait until the key next changes, though it exists
+    #[arg(long)]
+    pub(crate) change: bool,
+    /// Give up after this time, with exit code 4
+    #[arg(long, value_name = "TIME", value_parser = time::duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Show what the daemon knows about itself
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// One object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Settings that live in the store.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Show the encryption key, the process id and the remote
+    Show,
+    /// Set the encryption key: 64 hex digits
+    ///
+    /// Where KEY is absent or '-', reads standard input; a terminal shows no echo.
+    /// Entries already stored are kept, sealed under the new key.
+    Key {
+        #[arg(value_hint = ValueHint::Other)]
+        key: Option<OsString>,
+        /// Make a new random key
+        #[arg(long, conflicts_with = "key")]
+        new: bool,
+    },
+    /// Show or set the process id, which breaks ties between devices
+    Pid {
+        #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        pid: Option<u32>,
+    },
+}
+
+/// The daemon by hand.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Daemon {
+    /// Start the daemon and wait until it serves
+    Start,
+    /// Stop the daemon and wait until it is gone
+    Stop,
+    /// Stop the daemon where it runs, then start it
+    Restart,
+}
+
+/// Run a program with values in its environment
+///
+/// Its exit code is that of the program. Values are passed exactly, a newline at their end included.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  kvass run -e GITHUB_TOKEN=tokens/github -- gh pr list")]
+pub(crate) struct Run {
+    /// Put the value of KEY into the variable VAR
+    #[arg(short, value_name = "VAR=KEY", value_parser = binding)]
+    pub(crate) env: Vec<(String, String)>,
+    #[arg(last = true, required = true, value_name = "CMD", value_hint = ValueHint::CommandWithArguments)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Write all entries as text, for backups and other programs
+///
+/// The format is lines of JSON. Values are written in the clear: the file is readable by you alone.
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// Where to; absent: standard output
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// Store entries that were exported
+///
+/// Sets each key that differs. One that is newer here is kept and reported.
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// Where from; absent: standard input
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
+    /// Replace what is newer here too
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// Write a script that completes commands and keys in a shell
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Put one of these where your shell starts:
+  source <(kvass completions bash)         ~/.bashrc
+  source <(kvass completions zsh)          ~/.zshrc, after compinit
+  kvass completions fish | source          ~/.config/fish/config.fish")]
+pub(crate) struct Completions {
+    #[arg(value_parser = ["bash", "zsh", "fish", "elvish", "powershell"])]
+    pub(crate) shell: String,
+}
+
+/// Write the manual
+///
+/// With DIR, a page for each command in that directory; else kvass(1) to standard output.
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) directory: Option<PathBuf>,
+}
+
+/// Check the daemon, the directory and every value
+///
+/// A line for each check. Exit code 1 where something is wrong.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Move a damaged store aside and save what is whole into a new one
+    #[arg(long)]
+    pub(crate) repair: bool,
+}
+
+fn key(text: &str) -> Result<String, KeyError> {
+    key::check(text).map(|()| text.to_owned())
+}
+
+/// Reads `VAR=KEY`.
+fn binding(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((variable, name)) if !variable.is_empty() => match key::check(name) {
+            Ok(()) => Ok((variable.into(), name.into())),
+            Err(error) => Err(format!("'{text}': {error}")),
+        },
+        _ => Err(format!("'{text}' is not of the form VAR=KEY")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_binding_needs_a_variable_and_a_key() {
+        assert_eq!(binding("A=b=c"), Ok(("A".into(), "b=c".into())));
+        assert!(binding("A").unwrap_err().contains("VAR=KEY"));
+        assert!(binding("=b").unwrap_err().contains("VAR=KEY"));
+        assert!(binding("A=").unwrap_err().contains("empty"));
+    }
+}

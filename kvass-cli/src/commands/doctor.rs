@@ -1,0 +1,215 @@
+//! `kvass doctor`: a line for each check, with what would mend it.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Command as Program, Stdio};
+
+use kvass_proto::paths;
+use kvass_proto::v1::list::Detail;
+use kvass_proto::v1::{self, Greeting, reply::Reply, request::Command};
+use nix::unistd::geteuid;
+
+use crate::cli::Doctor;
+use crate::client::Client;
+use crate::connection::{Part, unexpected};
+use crate::error::Error;
+use crate::output::Output;
+use crate::{start, stop, time, version};
+
+/// 2024-01-01: a clock before this was never set.
+const EARLIEST_US: u64 = 1_704_067_200_000_000;
+
+/// How far an entry may lie ahead of the clock, in microseconds.
+const AHEAD_US: u64 = 60_000_000;
+
+pub(crate) fn run(client: &mut Client, arguments: &Doctor) -> Result<(), Error> {
+    if arguments.repair {
+        return repair(client);
+    }
+    let mut checks = Checks { output: Output::stdout()?, findings: 0 };
+    directory(client, &mut checks)?;
+    if paths::holds_store(&client.place.directory) {
+        key_file(client, &mut checks)?;
+        daemon(client, &mut checks)?;
+        log_file(client, &mut checks)?;
+    }
+    let findings = checks.findings;
+    checks.output.finish()?;
+    if findings == 0 { Ok(()) } else { Err(Error::Silent(1)) }
+}
+
+struct Checks {
+    output: Output,
+    findings: u32,
+}
+
+impl Checks {
+    fn ok(&mut self, name: &str, text: &str) -> Result<(), Error> {
+        self.output.line(&format!("ok {name}: {text}"))?;
+        self.output.flush()
+    }
+
+    fn finding(&mut self, name: &str, problem: &str, mend: &str) -> Result<(), Error> {
+        self.findings += 1;
+        let mend = if mend.is_empty() { String::new() } else { format!("; mend: {mend}") };
+        self.output.line(&format!("!! {name}: {problem}{mend}"))?;
+        self.output.flush()
+    }
+
+    fn error(&mut self, name: &str, error: &Error) -> Result<(), Error> {
+        self.finding(name, &error.sentence(), &error.advice())
+    }
+}
+
+fn directory(client: &Client, checks: &mut Checks) -> Result<(), Error> {
+    let path = &client.place.directory;
+    let shown = path.display();
+    let meta = match fs::symlink_metadata(path) {
+        Ok(meta) => meta,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return match client.place.refuse_second_store() {
+                Ok(()) => checks.ok("directory", &format!("{shown} is not there yet; the first command makes it")),
+                Err(error) => checks.error("directory", &error),
+            };
+        }
+        Err(error) => return checks.finding("directory", &format!("{shown}: {error}"), ""),
+    };
+    let mode = meta.permissions().mode() & 0o777;
+    if !meta.is_dir() {
+        checks.finding("directory", &format!("{shown} is no directory"), "move it away, or name another with --db")
+    } else if meta.uid() != geteuid().as_raw() {
+        checks.finding("directory", &format!("{shown} belongs to user {}", meta.uid()), &format!("chown it: {shown}"))
+    } else if mode != 0o700 {
+        checks.finding("directory", &format!("{shown} has mode {mode:o}"), &format!("chmod 700 {shown}"))
+    } else if !paths::holds_store(path) {
+        checks.ok("directory", &format!("{shown} holds no store yet"))
+    } else {
+        checks.ok("directory", &format!("{shown} is yours alone"))
+    }
+}
+
+fn key_file(client: &Client, checks: &mut Checks) -> Result<(), Error> {
+    private_file("key", &client.place.directory.join("key"), checks)
+}
+
+fn log_file(client: &Client, checks: &mut Checks) -> Result<(), Error> {
+    let path = client.place.directory.join("kvassd.log");
+    if path.exists() { private_file("log", &path, checks) } else { checks.ok("log", "none yet") }
+}
+
+fn private_file(name: &str, path: &Path, checks: &mut Checks) -> Result<(), Error> {
+    let shown = path.display();
+    match fs::symlink_metadata(path) {
+        Err(error) => checks.finding(name, &format!("{shown}: {error}"), "kvass doctor --repair"),
+        Ok(meta) if !meta.is_file() => checks.finding(name, &format!("{shown} is no regular file"), ""),
+        Ok(meta) if meta.permissions().mode() & 0o077 != 0 => {
+            let mode = meta.permissions().mode() & 0o777;
+            checks.finding(name, &format!("{shown} has mode {mode:o}"), &format!("chmod 600 {shown}"))
+        }
+        Ok(_) => checks.ok(name, &format!("{shown} is readable by you alone")),
+    }
+}
+
+/// Everything that only a daemon can tell; one is started where none runs.
+fn daemon(client: &mut Client, checks: &mut Checks) -> Result<(), Error> {
+    let connection = match client.open(Command::Status(v1::StatusQuery {})) {
+        Ok(connection) => connection,
+        Err(error) => return refusal(checks, &error),
+    };
+    let socket = client.place.socket.display().to_string();
+    checks.ok("socket", &format!("{socket} answers"))?;
+    daemon_version(&connection.greeting, checks)?;
+    let mut connection = connection;
+    let Reply::Status(status) = connection.reply()? else { return Err(unexpected()) };
+    store(client, checks)?;
+    clock(client, checks)?;
+    let remote = if status.remote.is_empty() { "none" } else { &status.remote };
+    checks.ok("remote", remote)
+}
+
+/// A daemon that does not start is a finding; only the store's damage is mended by a repair.
+fn refusal(checks: &mut Checks, error: &Error) -> Result<(), Error> {
+    let advice = error.advice();
+    let damaged = error.is(v1::error::Code::Damaged) || error.sentence().contains("damage");
+    let mend = if damaged && !advice.contains("--repair") { "kvass doctor --repair" } else { &advice };
+    checks.finding(if damaged { "store" } else { "socket" }, &error.sentence(), mend)
+}
+
+fn daemon_version(greeting: &Greeting, checks: &mut Checks) -> Result<(), Error> {
+    let (theirs, ours) = (&greeting.version, version::OURS);
+    if version::is_newer(ours, theirs) {
+        let problem = format!("kvassd {theirs} is older than this kvass {ours}");
+        return checks.finding("daemon", &problem, "kvass daemon restart, or restart its service");
+    }
+    checks.ok("daemon", &format!("kvassd {theirs}, process {}", greeting.process))
+}
+
+fn store(client: &mut Client, checks: &mut Checks) -> Result<(), Error> {
+    let mut connection = match client.open(Command::Check(v1::Check {})) {
+        Ok(connection) => connection,
+        Err(error) => return checks.error("store", &error),
+    };
+    let before = checks.findings;
+    loop {
+        match connection.reply() {
+            Ok(Reply::Finding(finding)) => checks.finding("store", &finding.problem, &finding.hint)?,
+            Ok(Reply::Checked(checked)) if checks.findings == before => {
+                let (records, bytes) = (checked.records, checked.bytes);
+                return checks.ok("store", &format!("{records} records and {bytes} bytes of values verify"));
+            }
+            Ok(Reply::Checked(_)) => return Ok(()),
+            Ok(_) => return Err(unexpected()),
+            Err(error) => return checks.error("store", &error),
+        }
+    }
+}
+
+fn clock(client: &mut Client, checks: &mut Checks) -> Result<(), Error> {
+    let now = time::now_us();
+    let newest = match newest(client) {
+        Ok(newest) => newest,
+        Err(error) => return checks.error("clock", &error),
+    };
+    let (now_text, newest_text) = (time::seconds(now), time::seconds(newest));
+    if now < EARLIEST_US {
+        return checks.finding("clock", &format!("it says {now_text}"), "set the clock of this machine");
+    }
+    if newest > now.saturating_add(AHEAD_US) {
+        let problem = format!("it says {now_text}, but the newest entry was written at {newest_text}");
+        return checks.finding("clock", &problem, "set the clock of this machine, or of the one that wrote it");
+    }
+    checks.ok("clock", &now_text)
+}
+
+/// When the newest entry was written, in microseconds since 1970.
+fn newest(client: &mut Client) -> Result<u64, Error> {
+    let list = v1::List { detail: Detail::Entries.into(), ..v1::List::default() };
+    let mut connection = client.open(Command::List(list))?;
+    let mut newest = 0;
+    loop {
+        match connection.next()? {
+            Part::Reply(Reply::Listing(listing)) => {
+                newest = listing.entries.iter().map(|entry| entry.time_us).max().unwrap_or(0).max(newest);
+            }
+            Part::End => return Ok(newest),
+            Part::Reply(_) | Part::Data(_) => return Err(unexpected()),
+        }
+    }
+}
+
+/// Stops the daemon and lets kvassd repair the store in the foreground.
+fn repair(client: &Client) -> Result<(), Error> {
+    client.place.refuse_second_store()?;
+    stop::stop(client)?;
+    let program = start::find()?;
+    let status = Program::new(&program)
+        .arg("--db")
+        .arg(&client.place.directory)
+        .arg("--repair")
+        .stdin(Stdio::null())
+        .status()
+        .map_err(|cause| Error::failed(format!("cannot start {}", program.display())).because(cause))?;
+    // It has said why.
+    if status.success() { Ok(()) } else { Err(Error::Silent(3)) }
+}

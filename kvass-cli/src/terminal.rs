@@ -1,0 +1,111 @@
+//! Asking on the terminal, with and without echo.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
+
+use nix::sys::termios::{self, LocalFlags, SetArg, SpecialCharacterIndices, Termios};
+
+use crate::error::Error;
+
+const INTERRUPT: u8 = 3;
+const END: u8 = 4;
+const ERASE_LINE: u8 = 21;
+
+/// The terminal without echo; as it was once this is dropped.
+struct Hidden {
+    terminal: File,
+    before: Termios,
+}
+
+impl Hidden {
+    fn new(terminal: File) -> nix::Result<Self> {
+        let before = termios::tcgetattr(&terminal)?;
+        let mut hidden = before.clone();
+        // Without signals, Ctrl-C arrives as a byte, and the echo comes back before the program ends.
+        hidden.local_flags.remove(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG);
+        hidden.control_chars[SpecialCharacterIndices::VMIN as usize] = 1;
+        hidden.control_chars[SpecialCharacterIndices::VTIME as usize] = 0;
+        termios::tcsetattr(&terminal, SetArg::TCSADRAIN, &hidden)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        let _ = termios::tcsetattr(&self.terminal, SetArg::TCSADRAIN, &self.before);
+    }
+}
+
+/// Asks for one line on the terminal that standard input is, without echo.
+pub(crate) fn hidden_line(question: &str) -> Result<Vec<u8>, Error> {
+    let failed = |cause: io::Error| Error::failed("cannot ask on the terminal").because(cause);
+    let terminal = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?);
+    let mut hidden = Hidden::new(terminal).map_err(|errno| failed(errno.into()))?;
+    let mut stderr = io::stderr();
+    let _ = write!(stderr, "{question}: ").and_then(|()| stderr.flush());
+    let line = read_line(&mut hidden.terminal).map_err(failed);
+    drop(hidden);
+    let _ = stderr.write_all(b"\n");
+    line?.ok_or(Error::Silent(130))
+}
+
+/// Reads up to the end of the line, obeying the keys that a terminal would; `None` where it was interrupted.
+fn read_line(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    loop {
+        match from.read(&mut byte) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+            Ok(0) => return Ok(Some(line)),
+            Ok(_) => {}
+        }
+        match byte[0] {
+            INTERRUPT => return Ok(None),
+            b'\n' | b'\r' | END => return Ok(Some(line)),
+            ERASE_LINE => line.clear(),
+            8 | 127 => erase_character(&mut line),
+            other => line.push(other),
+        }
+    }
+}
+
+fn erase_character(line: &mut Vec<u8>) {
+    while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
+}
+
+/// Asks a question that is answered by yes or no; anything but yes is no.
+pub(crate) fn confirm(question: &str) -> Result<bool, Error> {
+    let mut stderr = io::stderr();
+    let _ = write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush());
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(|cause| Error::failed("cannot read the answer").because(cause))?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
+/// Whether a person can be asked.
+pub(crate) fn can_ask() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(mut bytes: &[u8]) -> Option<Vec<u8>> {
+        read_line(&mut bytes).unwrap()
+    }
+
+    #[test]
+    fn a_line_ends_at_its_end_and_the_keys_of_a_terminal_work() {
+        assert_eq!(line(b"abc\ndef"), Some(b"abc".to_vec()));
+        assert_eq!(line(b"abc\r"), Some(b"abc".to_vec()));
+        assert_eq!(line(b"ab\x04"), Some(b"ab".to_vec()));
+        assert_eq!(line(b"abx\x7fc\n"), Some(b"abc".to_vec()));
+        assert_eq!(line("aé\u{8}b\n".as_bytes()), Some(b"ab".to_vec()));
+        assert_eq!(line(b"wrong\x15right\n"), Some(b"right".to_vec()));
+        assert_eq!(line(b"\x7fa\n"), Some(b"a".to_vec()));
+        assert_eq!(line(b"ab\x03c\n"), None);
+    }
+}
