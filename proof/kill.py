@@ -6,7 +6,7 @@ import sys
 import time
 
 from load import Load
-from programs import WORK, Store, fail, finish, judge
+from programs import WORK, Store, fail, finish, judge, wait_until
 
 rounds = int(sys.argv[1])
 store = Store(WORK + "/db")
@@ -19,7 +19,8 @@ def kill_while_starting(before):
     """Starts the daemon with a command, and kills it some milliseconds later."""
     global killed_starting
     command = store.start("status", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    time.sleep(chance.uniform(0, 0.02))
+    wait_until(lambda: store.daemon() not in (None, before) or command.poll() is not None, 5)
+    time.sleep(chance.uniform(0, 0.015))
     process = store.daemon()
     if process not in (None, before) and store.kill(process):
         killed_starting += 1

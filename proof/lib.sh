@@ -10,6 +10,7 @@
 set -euo pipefail
 
 proof_name=$(basename "$0" .sh)
+driver=
 proof_home=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 skip() {
@@ -31,7 +32,9 @@ find_programs() {
         at=$(dirname "$at")
     fi
     at=$(cd "$at" && pwd)
-    [ -x "$at/kvass" ] && [ -x "$at/kvassd" ] || skip "kvass and kvassd are not both in $at"
+    if [ ! -x "$at/kvass" ] || [ ! -x "$at/kvassd" ]; then
+        skip "kvass and kvassd are not both in $at"
+    fi
     echo "$at"
 }
 
@@ -39,8 +42,8 @@ find_programs() {
 own_daemons() {
     local process
     for process in /proc/[0-9]*; do
-        case "$(readlink "$process/exe" 2>/dev/null)" in */kvassd | */kvassd\ *) ;; *) continue ;; esac
-        if grep -qsaF "$KVASS_WORK/" "$process/environ" "$process/cmdline"; then
+        [ "$(cat "$process/comm" 2>/dev/null)" = kvassd ] || continue
+        if grep -qsaF "$KVASS_WORK/" "$process/cmdline" "$process/environ"; then
             echo "${process#/proc/}"
         fi
     done
@@ -49,6 +52,11 @@ own_daemons() {
 clean_up() {
     local status=$? process mount
     trap - EXIT INT TERM HUP
+    if [ -n "$driver" ] && kill -9 "$driver" 2>/dev/null; then
+        # Its commands, too, end before what they stand on goes.
+        wait "$driver" 2>/dev/null || true
+        sleep 1
+    fi
     for process in $(own_daemons); do
         kill -9 "$process" 2>/dev/null || true
     done
@@ -72,7 +80,7 @@ KVASS_BIN=$(find_programs)
 # A socket's path holds 107 bytes, so a deep temporary directory is of no use.
 proof_base=${PROOF_DIR:-${TMPDIR:-/tmp}}
 [ "${#proof_base}" -le 50 ] || proof_base=/tmp
-KVASS_WORK=$(mktemp -d "$proof_base/kvass-$proof_name.XXXXXX")
+KVASS_WORK=$(cd "$(mktemp -d "$proof_base/kvass-$proof_name.XXXXXX")" && pwd -P)
 trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
@@ -83,6 +91,9 @@ unset KVASS_DB KVASS_SOCKET XDG_DATA_HOME XDG_CONFIG_HOME XDG_RUNTIME_DIR
 export HOME="$KVASS_WORK/home"
 mkdir "$HOME"
 
+# Beside the shell and not in front of it, so that a signal is heard at once.
 prove() {
-    "$PYTHON" -B "$proof_home/$proof_name.py" "$@" </dev/null
+    "$PYTHON" -B "$proof_home/$proof_name.py" "$@" </dev/null &
+    driver=$!
+    wait "$driver"
 }

@@ -18,7 +18,7 @@ ABSENT = None
 def content(key, number):
     """The bytes of write `number` of `key`."""
     source = random.Random(f"{key} {number}")
-    size = source.choice(SIZES[key.split("/")[0]])(source)
+    size = source.choice(SIZES[key.split("/")[1]])(source)
     head = f"{key} {number} {size}\n".encode()
     return head + source.randbytes(max(0, size - len(head)))
 
@@ -39,7 +39,7 @@ def _huge(source):
     return source.randint(256 * 1024, LARGE)
 
 
-# By the first part of the key, which is the name of the mode.
+# By mode, which is the second part of a key; the first is `load`.
 SIZES = {
     "small": [_small],
     "large": [_large, _huge],
@@ -102,7 +102,7 @@ class Load:
         self.figures = {"acknowledged": 0, "unanswered": 0, "lost": 0, "checked": 0}
         self.lock = threading.Lock()
         self.last = 0
-        self.keys = [[Key(f"{mode}/{w}/{k}") for k in range(keys)] for w in range(writers)]
+        self.keys = [[Key(f"load/{mode}/{w}/{k}") for k in range(keys)] for w in range(writers)]
         self.threads = []
         self.ending = threading.Event()
 
@@ -144,7 +144,7 @@ class Load:
             self.count("checked")
             names.discard(key.name)
         for name in sorted(names):
-            if name.split("/")[0] in SIZES:
+            if name.startswith("load/"):
                 fail(f"{when}: {name}: nobody wrote this key")
 
     def find(self, key, when):

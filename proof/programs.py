@@ -130,18 +130,20 @@ class Store:
 
     def is_own(self, process):
         """Whether this is a kvassd that was started for this directory."""
-        where = f"/proc/{process}"
+        traces = []
         try:
-            name = os.path.basename(os.readlink(where + "/exe"))
-            with open(where + "/environ", "rb") as file:
-                traces = file.read().split(b"\0")
-            with open(where + "/cmdline", "rb") as file:
-                traces += file.read().split(b"\0")
+            with open(f"/proc/{process}/status", "rb") as file:
+                status = file.read()
+            if not status.startswith(b"Name:\tkvassd\n") or b"\nState:\tZ" in status:
+                return False
+            for trace in ("cmdline", "environ"):
+                with open(f"/proc/{process}/{trace}", "rb") as file:
+                    traces += file.read().split(b"\0")
         except OSError:
-            return False
+            pass
         directory = self.directory.encode()
         names = (directory, b"KVASS_DB=" + directory, b"--db=" + directory)
-        return name.split(" ")[0] == "kvassd" and any(trace in names for trace in traces)
+        return any(trace in names for trace in traces)
 
     def daemons(self):
         """Every kvassd that was started for this directory and still runs."""
@@ -156,7 +158,7 @@ class Store:
             os.kill(process, signal.SIGKILL)
         except ProcessLookupError:
             return None
-        wait_until(lambda: not os.path.exists(f"/proc/{process}/exe") or not self.is_own(process), 10)
+        wait_until(lambda: not self.is_own(process), 10)
         return process
 
     def kill_all(self):
