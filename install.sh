@@ -72,13 +72,14 @@ else
     esac
 fi
 
-# Whether a daemon serves that store. The lock file names its process; asking `kvass` would start one.
+# Whether a daemon that was installed here serves that store. The lock file names its process; asking `kvass` would
+# start one.
 daemon_runs() {
     [ -S "$data/kvassd.sock" ] && [ -r "$data/lock" ] || return 1
-    process=$(sed -n '1s/[^0-9].*//p;1q' "$data/lock")
-    [ -n "$process" ] || process=$(sed -n 1p "$data/lock")
-    case $process in '' | *[!0-9]*) return 1 ;; esac
-    kill -0 "$process" 2>/dev/null
+    process=$(sed 's/[^0-9].*//;1q' "$data/lock")
+    [ -n "$process" ] && kill -0 "$process" 2>/dev/null || return 1
+    program=$(readlink "/proc/$process/exe" 2>/dev/null) || return 0
+    case $program in "$(cd "$bin" && pwd -P)/"*) ;; *) return 1 ;; esac
 }
 
 if [ -n "$uninstall" ]; then

@@ -14,7 +14,7 @@ driver=
 proof_home=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 skip() {
-    echo "$proof_name: SKIPPED: $*"
+    echo "$proof_name: SKIPPED: $*" >&2
     exit 77
 }
 
@@ -31,6 +31,7 @@ find_programs() {
         at=$(command -v kvass) || skip 'needs kvass and kvassd in PATH, or KVASS_BIN=DIR'
         at=$(dirname "$at")
     fi
+    [ -d "$at" ] || skip "there is no directory $at"
     at=$(cd "$at" && pwd)
     if [ ! -x "$at/kvass" ] || [ ! -x "$at/kvassd" ]; then
         skip "kvass and kvassd are not both in $at"

@@ -84,7 +84,7 @@ class Store:
         """Starts a command without waiting for it."""
         return subprocess.Popen([KVASS, *arguments], env=self.environment, **streams)
 
-    def run(self, *arguments, data=None, stdin=None, stdout=None, expect=None):
+    def run(self, *arguments, data=None, stdin=None, stdout=None, expect=None, patience=PATIENCE):
         """Runs a command to its end. `expect`: the exit codes that are right, else the proof does not hold."""
         command = " ".join(arguments)[:120]
         if data is None and stdin is None:
@@ -97,10 +97,10 @@ class Store:
                 stdin=stdin if data is None else None,
                 stdout=stdout if stdout is not None else subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                timeout=PATIENCE,
+                timeout=patience,
             )
         except subprocess.TimeoutExpired:
-            fail(f"`kvass {command}` hung for {PATIENCE} s")
+            fail(f"`kvass {command}` hung for {patience} s")
             return Ended(124, b"", b"")
         judge(ended.stderr, command)
         if expect is not None and ended.returncode not in ((expect,) if isinstance(expect, int) else expect):
