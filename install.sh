@@ -1,0 +1,259 @@
+#!/bin/sh
+# Builds kvass from this clone and installs it for one user. `./install.sh --help` says more.
+set -eu
+
+usage() {
+    cat <<'END'
+usage: ./install.sh [--prefix DIR]
+       ./install.sh --uninstall [--prefix DIR]
+
+Builds the client `kvass` and the daemon `kvassd` and puts them into
+~/.local/bin, or DIR/bin. Running it again upgrades: each program is
+replaced in one step, and a daemon that runs is restarted. In the end it
+sets and gets a value in a temporary data directory; your store is not
+touched.
+
+  --prefix DIR   install into DIR/bin
+  --uninstall    stop the daemon and remove both programs; your data stays
+  --help         this text
+
+It needs Rust (cargo) and a C compiler for linking.
+END
+}
+
+say() { printf '%s\n' "$*"; }
+die() {
+    printf 'install.sh: %s\n' "$1" >&2
+    shift
+    for line in "$@"; do printf 'hint: %s\n' "$line" >&2; done
+    exit 1
+}
+
+prefix=
+uninstall=
+while [ $# -gt 0 ]; do
+    case $1 in
+    --prefix)
+        [ $# -ge 2 ] || die '--prefix needs a directory'
+        prefix=$2
+        shift
+        ;;
+    --prefix=*) prefix=${1#--prefix=} ;;
+    --uninstall) uninstall=yes ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    *)
+        usage >&2
+        exit 2
+        ;;
+    esac
+    shift
+done
+
+if [ -z "$prefix" ]; then
+    [ -n "${HOME:-}" ] || die 'HOME is not set' 'say where to install: ./install.sh --prefix DIR'
+    prefix=$HOME/.local
+fi
+case $prefix in /*) ;; *) prefix=$(pwd)/$prefix ;; esac
+bin=$prefix/bin
+here=$(cd "$(dirname "$0")" && pwd)
+
+# Where the user's store is: what the programs do, said again in shell.
+if [ -n "${KVASS_DB:-}" ]; then
+    data=$KVASS_DB
+elif [ "$(uname -s)" = Darwin ]; then
+    data=${HOME:-}/Library/Application\ Support/kvass
+else
+    case ${XDG_DATA_HOME:-} in
+    /*) data=$XDG_DATA_HOME/kvass ;;
+    *) data=${HOME:-}/.local/share/kvass ;;
+    esac
+fi
+
+# Whether a daemon that was installed here serves that store. The lock file names its process; asking `kvass` would
+# start one.
+daemon_runs() {
+    [ -S "$data/kvassd.sock" ] && [ -r "$data/lock" ] || return 1
+    process=$(sed 's/[^0-9].*//;1q' "$data/lock")
+    [ -n "$process" ] && kill -0 "$process" 2>/dev/null || return 1
+    program=$(readlink "/proc/$process/exe" 2>/dev/null) || return 0
+    case $program in "$(cd "$bin" && pwd -P)/"*) ;; *) return 1 ;; esac
+}
+
+if [ -n "$uninstall" ]; then
+    [ -e "$bin/kvass" ] || [ -e "$bin/kvassd" ] || die "there is no kvass in $bin" 'it may be elsewhere: --prefix DIR'
+    if daemon_runs && [ -x "$bin/kvass" ]; then
+        "$bin/kvass" daemon stop >/dev/null || say "The daemon could not be stopped; end process $process yourself."
+    fi
+    rm -f "$bin/kvass" "$bin/kvassd"
+    say "Removed $bin/kvass and $bin/kvassd."
+    if [ -e "$data" ]; then
+        say "Your data stays, with its key, in $data"
+        say "To remove it for good: rm -r '$data'"
+    fi
+    exit 0
+fi
+
+# What building needs.
+cargo=$(command -v cargo) || {
+    cargo=${CARGO_HOME:-${HOME:-}/.cargo}/bin/cargo
+    [ -x "$cargo" ] || die 'cargo is missing: Rust is needed to build kvass' \
+        'install Rust from your distribution or with rustup, and open a new shell'
+    PATH=$(dirname "$cargo"):$PATH
+    export PATH
+}
+compiler=
+for name in cc gcc clang; do
+    if command -v "$name" >/dev/null 2>&1; then
+        compiler=$name
+        break
+    fi
+done
+[ -n "$compiler" ] || die 'no C compiler found: Rust needs one for linking' \
+    'Debian, Ubuntu: apt install gcc libc6-dev; Fedora: dnf install gcc; macOS: xcode-select --install'
+
+wanted=$(sed -n 's/^rust-version = "\([0-9.]*\)".*/\1/p' "$here/Cargo.toml")
+found=$(cd "$here" && rustc --version | sed 's/^rustc \([0-9]*\.[0-9]*\).*/\1/')
+if [ -n "$wanted" ]; then
+    printf '%s %s\n' "$found" "$wanted" | awk '{
+        split($1, have, "."); split($2, want, ".")
+        exit !(have[1] > want[1] || (have[1] == want[1] && have[2] >= want[2]))
+    }' || die "Rust $found is too old: kvass needs $wanted" 'with rustup: rustup update stable'
+fi
+
+host=$(rustc -vV | sed -n 's/^host: //p')
+case $host in
+x86_64-*-linux-* | aarch64-*-linux-* | riscv64*-linux-*) ;;
+*-linux-*) die "$host is not supported: on Linux the daemon needs a 64-bit x86, ARM or RISC-V processor" ;;
+esac
+
+# Builds. What is set for other projects must not change where the programs end up.
+unset CARGO_BUILD_TARGET
+target=${CARGO_TARGET_DIR:-$here/target}
+case $target in /*) ;; *) target=$(pwd)/$target ;; esac
+temporary=$(mktemp -d)
+check=
+clean_up() {
+    status=$?
+    trap - EXIT INT TERM HUP
+    if [ -n "$check" ]; then
+        KVASS_DB=$check "$bin/kvass" daemon stop >/dev/null 2>&1 || true
+        rm -rf "$check"
+    fi
+    rm -rf "$temporary"
+    rm -f "$bin/.kvass.$$" "$bin/.kvassd.$$"
+    exit "$status"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+build() {
+    if ! (cd "$here" && "$cargo" build --locked --quiet --target-dir "$target" "$@") 2>"$temporary/words"; then
+        cat "$temporary/words" >&2
+        return 1
+    fi
+}
+
+# A client without shared libraries starts in two thirds of the time. Some systems lack the static C library for it.
+static=
+case $host in
+x86_64-unknown-linux-gnu | aarch64-unknown-linux-gnu)
+    printf 'int main(void) { return 0; }\n' >"$temporary/probe.c"
+    if "$compiler" -static -o "$temporary/probe" "$temporary/probe.c" >/dev/null 2>&1; then
+        static=yes
+    else
+        say 'The static C library is not installed; the client is linked dynamically and starts a little slower.'
+    fi
+    ;;
+esac
+
+say 'Building the client … (the first time this takes some minutes)'
+client=
+if [ -n "$static" ]; then
+    # Only with the target named do these flags stay away from build scripts and macros.
+    if RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C relocation-model=static" \
+        build --profile client -p kvass-cli --target "$host"; then
+        client=$target/$host/client/kvass
+    else
+        say 'The client could not be linked statically; trying without.'
+    fi
+fi
+if [ -z "$client" ]; then
+    build --profile client -p kvass-cli || die 'the client could not be built'
+    client=$target/client/kvass
+fi
+say 'Building the daemon …'
+build --release -p kvassd || die 'the daemon could not be built'
+
+# Puts a program in place in one step, so that one that runs, or is started right now, is whole.
+place() {
+    cp "$1" "$bin/.$2.$$"
+    chmod 755 "$bin/.$2.$$"
+    mv -f "$bin/.$2.$$" "$bin/$2"
+}
+mkdir -p "$bin" || die "cannot make $bin"
+place "$target/release/kvassd" kvassd
+place "$client" kvass
+say "Installed kvass and kvassd in $bin"
+
+if daemon_runs; then
+    if "$bin/kvass" daemon restart >/dev/null; then
+        say "Restarted the daemon of $data"
+    else
+        say 'The daemon that runs could not be restarted; it is still the old one until it is.'
+    fi
+fi
+
+# A real set and get, away from the user's store. A socket's path must be short, so a deep TMPDIR is of no use.
+base=${TMPDIR:-/tmp}
+[ "${#base}" -le 50 ] || base=/tmp
+check=$(mktemp -d "$base/kvass-install.XXXXXX")
+unset KVASS_SOCKET
+printf 'hello\nworld \303\251\n\n' >"$temporary/in"
+KVASS_DB=$check "$bin/kvass" set hello <"$temporary/in" || die 'the installed kvass cannot set a value'
+KVASS_DB=$check "$bin/kvass" get hello >"$temporary/out" || die 'the installed kvass cannot get a value'
+cmp -s "$temporary/in" "$temporary/out" || die 'the installed kvass gives back other bytes than it was given'
+KVASS_DB=$check "$bin/kvass" daemon stop >/dev/null || die 'the installed daemon cannot be stopped'
+rm -rf "$check"
+check=
+say 'Checked: a value was set and read back through the installed daemon (in a temporary directory, removed again).'
+
+case :$PATH: in
+*":$bin:"*)
+    first=$(command -v kvass || true)
+    if [ -n "$first" ] && [ "$first" != "$bin/kvass" ]; then
+        say ''
+        say "Another kvass comes first on your PATH: $first"
+    fi
+    say ''
+    say 'Try it:  kvass set hello world && kvass get hello'
+    ;;
+*)
+    # What is shown here is for the user's shell to expand.
+    # shellcheck disable=SC2016,SC2088
+    case ${SHELL:-} in
+    */zsh) file='~/.zshrc' remote='~/.zshenv' ;;
+    */fish) file='' remote='' ;;
+    *) file='~/.profile' remote='the top of ~/.bashrc' ;;
+    esac
+    shown=$bin
+    # shellcheck disable=SC2016
+    case $bin in "${HOME:-/nowhere}"/*) shown='$HOME'${bin#"$HOME"} ;; esac
+    say ''
+    say "$bin is not on your PATH."
+    if [ -n "$file" ]; then
+        say "Add this line to $file, and open a new shell:"
+        say ''
+        say "    export PATH=\"$shown:\$PATH\""
+        say ''
+        say "\`ssh host kvass\` reads another file than a login does: for that, add the line to $remote as well."
+    else
+        say 'Run this once; it holds for ssh as well:'
+        say ''
+        say "    fish_add_path $bin"
+    fi
+    ;;
+esac
