@@ -14,8 +14,8 @@
 pub mod clock;
 pub mod config;
 pub mod daemon;
-mod local;
 pub mod keys;
+mod local;
 pub mod logs;
 pub mod process;
 mod program;
