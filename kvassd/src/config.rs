@@ -76,19 +76,13 @@ pub enum ConfigError {
     #[error("no log level {0:?}: it is error, warn, info, debug or trace")]
     Level(String),
     #[error("{name} is no size")]
-    Size {
-        name: &'static str,
-        source: SizeError,
-    },
+    Size { name: &'static str, source: SizeError },
     #[error("{name} must be more than 0")]
     Zero { name: &'static str },
     #[error("there is no home directory to keep the data in")]
     NoHome,
     #[error("the path {path} cannot be made absolute")]
-    Path {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Path { path: PathBuf, source: std::io::Error },
     #[error("there is no store in {here}, but there is one in {there}")]
     Elsewhere { here: PathBuf, there: PathBuf },
 }
@@ -100,11 +94,7 @@ impl ConfigError {
         match self {
             Self::NoHome => "name a directory with --db DIR or KVASS_DB".into(),
             Self::Elsewhere { here, there } => {
-                format!(
-                    "--db {} for the one that is there, --db {} for a new one",
-                    there.display(),
-                    here.display()
-                )
+                format!("--db {} for the one that is there, --db {} for a new one", there.display(), here.display())
             }
             _ => String::new(),
         }
@@ -127,11 +117,7 @@ impl Config {
     /// # Errors
     /// Wrong usage, no home directory, or a store in the other default place.
     pub fn from_process() -> Result<Self, ConfigError> {
-        Self::resolve(
-            std::env::args_os().collect(),
-            &|name| std::env::var_os(name),
-            BaseDirs::new(),
-        )
+        Self::resolve(std::env::args_os().collect(), &|name| std::env::var_os(name), BaseDirs::new())
     }
 
     fn resolve(
@@ -147,52 +133,29 @@ impl Config {
             Some(directory) => absolute(&directory)?,
             None => default_directory(&base.ok_or(ConfigError::NoHome)?)?,
         };
-        let socket = match flags
-            .socket
-            .or_else(|| variable("KVASS_SOCKET").map(PathBuf::from))
-        {
+        let socket = match flags.socket.or_else(|| variable("KVASS_SOCKET").map(PathBuf::from)) {
             Some(socket) => absolute(&socket)?,
             None => paths::socket(&directory),
         };
-        let value_max = size(
-            "--value-max",
-            flags.value_max.or_else(|| text("KVASS_VALUE_MAX")),
-            VALUE_MAX,
-        )?;
+        let value_max = size("--value-max", flags.value_max.or_else(|| text("KVASS_VALUE_MAX")), VALUE_MAX)?;
         if value_max == 0 {
-            return Err(ConfigError::Zero {
-                name: "--value-max",
-            });
+            return Err(ConfigError::Zero { name: "--value-max" });
         }
-        let reserve = size(
-            "--reserve",
-            flags.reserve.or_else(|| text("KVASS_RESERVE")),
-            RESERVE,
-        )?;
+        let reserve = size("--reserve", flags.reserve.or_else(|| text("KVASS_RESERVE")), RESERVE)?;
         Ok(Self {
             directory,
             socket,
             log: level(flags.log.or_else(|| text("KVASS_LOG")))?,
-            options: Options {
-                value_max,
-                reserve: reserve.max(RESERVE_LEAST),
-            },
+            options: Options { value_max, reserve: reserve.max(RESERVE_LEAST) },
             on_demand: flags.on_demand,
             repair: flags.repair,
-            arguments: arguments
-                .iter()
-                .skip(1)
-                .map(|argument| argument.to_string_lossy().into_owned())
-                .collect(),
+            arguments: arguments.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect(),
         })
     }
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
-    std::path::absolute(path).map_err(|source| ConfigError::Path {
-        path: path.into(),
-        source,
-    })
+    std::path::absolute(path).map_err(|source| ConfigError::Path { path: path.into(), source })
 }
 
 fn default_directory(base: &BaseDirs) -> Result<PathBuf, ConfigError> {
@@ -204,9 +167,7 @@ fn default_directory(base: &BaseDirs) -> Result<PathBuf, ConfigError> {
 }
 
 fn size(name: &'static str, text: Option<String>, default: u64) -> Result<u64, ConfigError> {
-    text.map_or(Ok(default), |text| {
-        size::parse(&text).map_err(|source| ConfigError::Size { name, source })
-    })
+    text.map_or(Ok(default), |text| size::parse(&text).map_err(|source| ConfigError::Size { name, source }))
 }
 
 fn level(text: Option<String>) -> Result<Level, ConfigError> {
@@ -223,10 +184,7 @@ fn level(text: Option<String>) -> Result<Level, ConfigError> {
 fn first_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let line = text.lines().next().unwrap_or_default();
-    line.strip_prefix("error: ")
-        .unwrap_or(line)
-        .trim_end_matches('.')
-        .to_owned()
+    line.strip_prefix("error: ").unwrap_or(line).trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
@@ -234,48 +192,26 @@ mod tests {
     use super::*;
 
     fn resolve(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let arguments = std::iter::once("kvassd")
-            .chain(arguments.iter().copied())
-            .map(OsString::from)
-            .collect();
-        let value = |name: &str| {
-            environment
-                .iter()
-                .find(|(other, _)| *other == name)
-                .map(|(_, value)| value.into())
-        };
+        let arguments = std::iter::once("kvassd").chain(arguments.iter().copied()).map(OsString::from).collect();
+        let value = |name: &str| environment.iter().find(|(other, _)| *other == name).map(|(_, value)| value.into());
         Config::resolve(arguments, &value, None)
     }
 
     #[test]
     fn a_flag_beats_the_environment_and_the_environment_the_default() {
-        let config = resolve(
-            &["--db", "/a"],
-            &[("KVASS_DB", "/b"), ("KVASS_LOG", "debug")],
-        )
-        .unwrap();
+        let config = resolve(&["--db", "/a"], &[("KVASS_DB", "/b"), ("KVASS_LOG", "debug")]).unwrap();
         assert_eq!(config.directory, Path::new("/a"));
         assert_eq!(config.socket, Path::new("/a/kvassd.sock"));
         assert_eq!(config.log, Level::DEBUG);
         assert_eq!(config.options.value_max, VALUE_MAX);
         assert_eq!(config.arguments, ["--db", "/a"]);
-        assert_eq!(
-            resolve(&[], &[("KVASS_DB", "/b")]).unwrap().directory,
-            Path::new("/b")
-        );
+        assert_eq!(resolve(&[], &[("KVASS_DB", "/b")]).unwrap().directory, Path::new("/b"));
     }
 
     #[test]
     fn an_empty_variable_counts_as_unset() {
-        assert!(matches!(
-            resolve(&[], &[("KVASS_DB", "")]),
-            Err(ConfigError::NoHome)
-        ));
-        let config = resolve(
-            &["--db", "/a"],
-            &[("KVASS_SOCKET", ""), ("KVASS_RESERVE", "")],
-        )
-        .unwrap();
+        assert!(matches!(resolve(&[], &[("KVASS_DB", "")]), Err(ConfigError::NoHome)));
+        let config = resolve(&["--db", "/a"], &[("KVASS_SOCKET", ""), ("KVASS_RESERVE", "")]).unwrap();
         assert_eq!(config.socket, Path::new("/a/kvassd.sock"));
         assert_eq!(config.options.reserve, RESERVE);
     }
@@ -288,12 +224,7 @@ mod tests {
 
     #[test]
     fn wrong_usage_is_one_line_and_exit_2() {
-        for arguments in [
-            &["--nonsense"][..],
-            &["--log", "loud"],
-            &["--value-max", "many"],
-            &["--value-max", "0"],
-        ] {
+        for arguments in [&["--nonsense"][..], &["--log", "loud"], &["--value-max", "many"], &["--value-max", "0"]] {
             let error = resolve(&[&["--db", "/a"], arguments].concat(), &[]).unwrap_err();
             assert_eq!(error.exit(), 2, "{error}");
             assert_eq!(error.to_string().lines().count(), 1, "{error}");

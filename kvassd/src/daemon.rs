@@ -65,23 +65,12 @@ pub async fn run(
     stop: CancellationToken,
     report: impl Fn(Phase),
 ) -> Result<(), DaemonError> {
-    let Place {
-        directory,
-        lock,
-        listeners,
-        bound,
-    } = place;
-    let identity = Identity {
-        directory,
-        on_demand: config.on_demand,
-        arguments: config.arguments.clone(),
-    };
+    let Place { directory, lock, listeners, bound } = place;
+    let identity = Identity { directory, on_demand: config.on_demand, arguments: config.arguments.clone() };
     let shared = Arc::new(Shared::new(identity, stop.clone()));
     let mut tasks = JoinSet::new();
     for listener in listeners {
-        listener
-            .set_nonblocking(true)
-            .map_err(DaemonError::Socket)?;
+        listener.set_nonblocking(true).map_err(DaemonError::Socket)?;
         let listener = tokio::net::UnixListener::from_std(listener).map_err(DaemonError::Socket)?;
         tasks.spawn(local::serve(listener, shared.clone()));
     }
@@ -118,10 +107,7 @@ async fn open(config: &Config, shared: &Arc<Shared>) -> Result<Store, DaemonErro
         let doing = |doing: &str| shared.enter(State::Starting(doing.into()));
         Store::open(&shared.identity().directory, options, &doing)
     };
-    spawn_blocking(opening)
-        .await
-        .map_err(DaemonError::Panic)?
-        .map_err(DaemonError::Open)
+    spawn_blocking(opening).await.map_err(DaemonError::Panic)?.map_err(DaemonError::Open)
 }
 
 /// Returns when the daemon is asked to stop, its directory is gone, or a task ends that should not.

@@ -103,11 +103,7 @@ async fn connection(mut stream: UnixStream, shared: Arc<Shared>) {
 }
 
 /// Greets, and answers the one request of a connection.
-async fn exchange(
-    shared: &Arc<Shared>,
-    from: &mut Incoming<'_>,
-    out: &mut Outgoing<'_>,
-) -> Result<(), Failure> {
+async fn exchange(shared: &Arc<Shared>, from: &mut Incoming<'_>, out: &mut Outgoing<'_>) -> Result<(), Failure> {
     let mut state = shared.state();
     if !greet(shared, &mut state, out).await? {
         return Ok(());
@@ -134,23 +130,12 @@ async fn exchange(
     let Some((store, _begun)) = shared.begin() else {
         return Err(commands::stopping());
     };
-    Exchange {
-        shared,
-        store,
-        from,
-        out: &mut *out,
-    }
-    .answer(command)
-    .await?;
+    Exchange { shared, store, from, out: &mut *out }.answer(command).await?;
     Ok(out.flush().await?)
 }
 
 /// Sends a greeting now and whenever the state changes, until the daemon serves; `false` where it never will.
-async fn greet(
-    shared: &Shared,
-    state: &mut Receiver<State>,
-    out: &mut Outgoing<'_>,
-) -> Result<bool, Failure> {
+async fn greet(shared: &Shared, state: &mut Receiver<State>, out: &mut Outgoing<'_>) -> Result<bool, Failure> {
     loop {
         let now = state.borrow_and_update().clone();
         if let State::Failed(error) = now {
@@ -181,16 +166,8 @@ fn check_directory(own: &Path, asked: &str) -> Result<(), Failure> {
     if asked == own || asked.canonicalize().is_ok_and(|asked| asked == own) {
         return Ok(());
     }
-    let message = format!(
-        "the daemon serves {} and not {}",
-        own.display(),
-        asked.display()
-    );
-    Err(Failure::with_hint(
-        Code::OtherDirectory,
-        message,
-        "name its socket with --socket, or no socket at all",
-    ))
+    let message = format!("the daemon serves {} and not {}", own.display(), asked.display());
+    Err(Failure::with_hint(Code::OtherDirectory, message, "name its socket with --socket, or no socket at all"))
 }
 
 /// Only the user whose store it is may speak to it, whatever the modes of socket and directory have become.
@@ -200,18 +177,13 @@ fn refuse_others(stream: &UnixStream) -> Result<(), Failure> {
         return Ok(());
     }
     log_refusal(peer);
-    Err(Failure::new(
-        Code::CannotOpen,
-        "this store belongs to another user",
-    ))
+    Err(Failure::new(Code::CannotOpen, "this store belongs to another user"))
 }
 
 /// At most once a minute, so that a stranger cannot fill the log.
 fn log_refusal(uid: u32) {
     static LAST: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut last = LAST
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut last = LAST.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if last.is_none_or(|last| last.elapsed() > Duration::from_secs(60)) {
         *last = Some(Instant::now());
         tracing::warn!(uid, "refused a connection of another user");

@@ -30,11 +30,7 @@ pub struct LogError {
 
 /// Sends logs to standard error.
 pub fn to_stderr(level: Level) {
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_ansi(false)
-        .with_writer(io::stderr)
-        .finish();
+    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(io::stderr).finish();
     // A second call, as in tests, changes nothing.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
@@ -47,11 +43,7 @@ pub fn to_file(level: Level, directory: &Path) -> Result<Log, LogError> {
     let path = directory.join(LOG);
     let file = LogFile::open(path.clone()).map_err(|source| LogError { path, source })?;
     let log = Log(Arc::new(Mutex::new(file)));
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_ansi(false)
-        .with_writer(log.clone())
-        .finish();
+    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(log.clone()).finish();
     let _ = tracing::subscriber::set_global_default(subscriber);
     Ok(log)
 }
@@ -105,12 +97,7 @@ struct LogFile {
 impl LogFile {
     fn open(path: PathBuf) -> io::Result<Self> {
         let (file, length) = append(&path)?;
-        let mut log = Self {
-            path,
-            file,
-            length,
-            is_stderr: false,
-        };
+        let mut log = Self { path, file, length, is_stderr: false };
         if log.length > HALF {
             log.turn()?;
         }
@@ -130,11 +117,7 @@ impl LogFile {
     fn turn(&mut self) -> io::Result<()> {
         std::fs::rename(&self.path, self.path.with_file_name(OLD))?;
         (self.file, self.length) = append(&self.path)?;
-        if self.is_stderr {
-            self.redirect()
-        } else {
-            Ok(())
-        }
+        if self.is_stderr { self.redirect() } else { Ok(()) }
     }
 
     fn redirect(&self) -> io::Result<()> {
@@ -143,12 +126,8 @@ impl LogFile {
 }
 
 fn append(path: &Path) -> io::Result<(File, u64)> {
-    let file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .custom_flags(OFlag::O_NOFOLLOW.bits())
-        .open(path)?;
+    let file =
+        OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)?;
     let length = file.metadata()?.size();
     Ok((file, length))
 }
@@ -169,22 +148,11 @@ mod tests {
             log.write(&line).unwrap();
         }
         log.write(b"newest\n").unwrap();
-        let size = |name: &str| {
-            std::fs::metadata(directory.path().join(name))
-                .unwrap()
-                .len()
-        };
+        let size = |name: &str| std::fs::metadata(directory.path().join(name)).unwrap().len();
         assert!(size(LOG) <= HALF && size(OLD) <= HALF);
         assert!(size(LOG) + size(OLD) > HALF);
-        assert!(
-            std::fs::read(directory.path().join(LOG))
-                .unwrap()
-                .ends_with(b"newest\n")
-        );
-        let mode = std::fs::metadata(directory.path().join(LOG))
-            .unwrap()
-            .permissions()
-            .mode();
+        assert!(std::fs::read(directory.path().join(LOG)).unwrap().ends_with(b"newest\n"));
+        let mode = std::fs::metadata(directory.path().join(LOG)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 }

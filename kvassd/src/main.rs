@@ -17,11 +17,7 @@ fn main() -> ExitCode {
         }
         Err(error) => return fail(&error, &error.hint(), error.exit()),
     };
-    let ended = if config.repair {
-        kvassd::repair(&config, &mut io::stdout())
-    } else {
-        kvassd::serve(&config)
-    };
+    let ended = if config.repair { kvassd::repair(&config, &mut io::stdout()) } else { kvassd::serve(&config) };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, &error.hint(), FAILED),

@@ -53,10 +53,7 @@ pub fn detach() {
 /// Sends panics to the log: where, but not what, for a message could quote a name.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic
-            .location()
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let thread = std::thread::current();
         tracing::error!(place, thread = thread.name().unwrap_or_default(), "panic");
     }));
@@ -64,11 +61,7 @@ pub fn log_panics() {
 
 /// Every descriptor from 3 on.
 fn inherited() -> Vec<RawFd> {
-    let list = if cfg!(target_os = "linux") {
-        "/proc/self/fd"
-    } else {
-        "/dev/fd"
-    };
+    let list = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
     let Ok(entries) = std::fs::read_dir(list) else {
         return Vec::new();
     };
@@ -109,17 +102,10 @@ fn sync_for_real() -> Result<(), FilterError> {
     use nix::libc::{ENOSYS, SYS_sync_file_range};
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
-    let processor = std::env::consts::ARCH
-        .try_into()
-        .map_err(FilterError::Processor)?;
+    let processor = std::env::consts::ARCH.try_into().map_err(FilterError::Processor)?;
     let rules = [(SYS_sync_file_range, Vec::new())].into();
-    let filter = SeccompFilter::new(
-        rules,
-        SeccompAction::Allow,
-        SeccompAction::Errno(ENOSYS as u32),
-        processor,
-    )
-    .map_err(FilterError::Compile)?;
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(ENOSYS as u32), processor)
+        .map_err(FilterError::Compile)?;
     let program = BpfProgram::try_from(filter).map_err(FilterError::Compile)?;
     seccompiler::apply_filter_all_threads(&program).map_err(FilterError::Apply)
 }

@@ -61,11 +61,7 @@ impl RunError {
 /// # Errors
 /// Whatever keeps it from serving, or ends it early.
 pub fn serve(config: &Config) -> Result<(), RunError> {
-    let inherited = if config.on_demand {
-        Vec::new()
-    } else {
-        socket::inherited()?
-    };
+    let inherited = if config.on_demand { Vec::new() } else { socket::inherited()? };
     if config.on_demand {
         process::detach();
     } else {
@@ -76,16 +72,15 @@ pub fn serve(config: &Config) -> Result<(), RunError> {
     let Some(place) = socket::claim(config, inherited)? else {
         return Ok(());
     };
-    let log = if config.on_demand {
-        Some(logs::to_file(config.log, &place.directory)?)
-    } else {
-        None
-    };
+    let log = if config.on_demand { Some(logs::to_file(config.log, &place.directory)?) } else { None };
     let runtime = threads().map_err(RunError::Threads)?;
     let served = runtime.block_on(run(config, place, log));
     // A call into the store that has not ended by now may hang.
     runtime.shutdown_timeout(Duration::from_secs(1));
-    if let Err(error) = &served {
+    if config.on_demand
+        && let Err(error) = &served
+    {
+        // Others write it to standard error, where their logs go too.
         tracing::error!(%error, "ended");
     }
     served
@@ -107,29 +102,20 @@ pub fn repair(config: &Config, out: &mut dyn Write) -> Result<(), RunError> {
         }
     };
     let repaired = store::repair(&directory, &mut report).map_err(RunError::Repair)?;
-    written
-        .and_then(|()| write_report(out, &repaired))
-        .map_err(RunError::Report)
+    written.and_then(|()| write_report(out, &repaired)).map_err(RunError::Report)
 }
 
 fn write_report(out: &mut dyn Write, repaired: &Repaired) -> io::Result<()> {
     writeln!(out, "{} kept", entries(repaired.kept))?;
     if !repaired.lost.is_empty() {
         writeln!(out, "{} lost:", entries(repaired.lost.len() as u64))?;
-        repaired
-            .lost
-            .iter()
-            .try_for_each(|name| writeln!(out, "  {name}"))?;
+        repaired.lost.iter().try_for_each(|name| writeln!(out, "  {name}"))?;
     }
     writeln!(out, "the damaged store is in {}", repaired.aside.display())
 }
 
 fn entries(count: u64) -> String {
-    if count == 1 {
-        "1 entry".into()
-    } else {
-        format!("{count} entries")
-    }
+    if count == 1 { "1 entry".into() } else { format!("{count} entries") }
 }
 
 fn threads() -> io::Result<Runtime> {
@@ -158,10 +144,7 @@ async fn run(config: &Config, place: Place, log: Option<Log>) -> Result<(), RunE
 }
 
 fn signals() -> io::Result<(Signal, Signal)> {
-    Ok((
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    ))
+    Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
 }
 
 /// Tells the service manager, or gives the client that started this daemon its standard error back.

@@ -51,10 +51,7 @@ impl SocketError {
             Self::Directory(error) => error.hint(),
             Self::Holder(error) => error.hint().into(),
             Self::TooLong { .. } => "name a shorter one with --socket PATH or KVASS_SOCKET".into(),
-            Self::NotASocket(path) => format!(
-                "move {} away, or name another with --socket PATH",
-                path.display()
-            ),
+            Self::NotASocket(path) => format!("move {} away, or name another with --socket PATH", path.display()),
             Self::Taken(_) => "name another with --socket PATH".into(),
             _ => String::new(),
         }
@@ -81,12 +78,7 @@ pub struct Place {
 pub fn inherited() -> Result<Vec<UnixListener>, SocketError> {
     let mut passed = ListenFd::from_env();
     (0..passed.len())
-        .filter_map(|number| {
-            passed
-                .take_unix_listener(number)
-                .map_err(|source| (number, source))
-                .transpose()
-        })
+        .filter_map(|number| passed.take_unix_listener(number).map_err(|source| (number, source)).transpose())
         .map(|taken| taken.map_err(|(number, source)| SocketError::Inherited { number, source }))
         .collect()
 }
@@ -106,20 +98,10 @@ pub fn claim(config: &Config, inherited: Vec<UnixListener>) -> Result<Option<Pla
         return Ok(None);
     };
     if !inherited.is_empty() {
-        return Ok(Some(Place {
-            directory,
-            lock,
-            listeners: inherited,
-            bound: None,
-        }));
+        return Ok(Some(Place { directory, lock, listeners: inherited, bound: None }));
     }
     let (listener, bound) = bind(&config.socket)?;
-    Ok(Some(Place {
-        directory,
-        lock,
-        listeners: vec![listener],
-        bound: Some(bound),
-    }))
+    Ok(Some(Place { directory, lock, listeners: vec![listener], bound: Some(bound) }))
 }
 
 /// Takes the lock of a directory that exists, to work on the store without serving it.
@@ -130,11 +112,7 @@ pub fn claim_quietly(config: &Config) -> Result<(PathBuf, Lock), SocketError> {
     let directory = directory::check(&config.directory)?;
     match Lock::try_take(&directory)? {
         Some(lock) => Ok((directory, lock)),
-        None => Err(HolderError::Busy {
-            pid: lock::written_pid(&directory).unwrap_or(0),
-            directory,
-        }
-        .into()),
+        None => Err(HolderError::Busy { pid: lock::written_pid(&directory).unwrap_or(0), directory }.into()),
     }
 }
 
@@ -155,9 +133,7 @@ impl Bound {
 }
 
 fn check_length(path: &Path) -> Result<(), SocketError> {
-    if path.as_os_str().len() > paths::SOCKET_PATH_MAX
-        || temporary(path).as_os_str().len() > paths::SOCKET_PATH_MAX
-    {
+    if path.as_os_str().len() > paths::SOCKET_PATH_MAX || temporary(path).as_os_str().len() > paths::SOCKET_PATH_MAX {
         return Err(SocketError::TooLong { path: path.into() });
     }
     Ok(())
@@ -173,18 +149,9 @@ fn bind(path: &Path) -> Result<(UnixListener, Bound), SocketError> {
         std::fs::set_permissions(&new, PermissionsExt::from_mode(0o600))?;
         let identity = identity(&new)?;
         std::fs::rename(&new, path)?;
-        Ok((
-            listener,
-            Bound {
-                path: path.into(),
-                identity,
-            },
-        ))
+        Ok((listener, Bound { path: path.into(), identity }))
     };
-    bind().map_err(|source| SocketError::Bind {
-        path: path.into(),
-        source,
-    })
+    bind().map_err(|source| SocketError::Bind { path: path.into(), source })
 }
 
 /// Checks that what is at `path`, if anything, is a socket on which nobody listens.
@@ -220,10 +187,7 @@ mod tests {
         let path = directory.path().join("kvassd.sock");
         drop(bind(&path).unwrap());
         let (_listener, bound) = bind(&path).unwrap();
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(matches!(bind(&path), Err(SocketError::Taken(_))));
         bound.remove();
         assert!(!path.exists());

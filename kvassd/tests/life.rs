@@ -22,9 +22,7 @@ fn serving(path: &Path) -> v1::Greeting {
     eventually("a daemon that serves", || {
         let mut client = Client::raw(path);
         match client.next() {
-            Some(Reply::Greeting(greeting)) if greeting.state() == greeting::State::Serving => {
-                Some(greeting)
-            }
+            Some(Reply::Greeting(greeting)) if greeting.state() == greeting::State::Serving => Some(greeting),
             _ => None,
         }
     })
@@ -43,14 +41,7 @@ fn a_client_is_greeted_before_the_store_is_open() {
         states.push(greeting.state());
     }
     // Starting any number of times, then serving once.
-    assert!(
-        states
-            .iter()
-            .rev()
-            .skip(1)
-            .all(|state| *state == greeting::State::Starting),
-        "{states:?}"
-    );
+    assert!(states.iter().rev().skip(1).all(|state| *state == greeting::State::Starting), "{states:?}");
 }
 
 #[test]
@@ -70,9 +61,7 @@ fn a_socket_that_a_killed_daemon_left_is_replaced() {
 fn of_twenty_started_on_demand_one_serves_and_the_others_leave_quietly() {
     let directory = directory();
     let path = real(&directory);
-    let mut daemons: Vec<_> = (0..20)
-        .map(|_| Process::start(&path, &["--on-demand"]))
-        .collect();
+    let mut daemons: Vec<_> = (0..20).map(|_| Process::start(&path, &["--on-demand"])).collect();
     let pid = serving(&path).process;
     for daemon in daemons.iter_mut().filter(|daemon| daemon.child.id() != pid) {
         assert!(daemon.ended().success());
@@ -93,13 +82,7 @@ fn a_second_daemon_in_the_foreground_complains() {
     assert_eq!(second.ended().code(), Some(3));
     let pid = first.child.id();
     let text = second.stderr();
-    assert!(
-        text.contains(&format!(
-            "kvassd: another kvassd (pid {pid}) serves {}\n",
-            path.display()
-        )),
-        "{text}"
-    );
+    assert!(text.contains(&format!("kvassd: another kvassd (pid {pid}) serves {}\n", path.display())), "{text}");
     assert!(text.contains("hint: kvass daemon stop\n"), "{text}");
     assert_eq!(serving(&path).process, pid);
 }
@@ -113,10 +96,7 @@ fn a_service_takes_over_from_a_daemon_started_on_demand() {
     let service = Process::start(&path, &[]);
     assert!(on_demand.ended().success());
     let greeting = serving(&path);
-    assert_eq!(
-        (greeting.on_demand, greeting.process),
-        (false, service.child.id())
-    );
+    assert_eq!((greeting.on_demand, greeting.process), (false, service.child.id()));
 }
 
 #[test]
@@ -139,16 +119,12 @@ fn a_request_that_has_begun_is_answered_after_the_signal() {
     let path = real(&directory);
     let mut daemon = Process::start(&path, &[]);
     let mut client = Client::connect(&path);
-    client.request(Ask::Set(v1::Set {
-        key: "k".into(),
-        ..Default::default()
-    }));
+    client.request(Ask::Set(v1::Set { key: "k".into(), ..Default::default() }));
     frame::write_data(&mut client.stream, &vec![7; 2 << 20]).unwrap();
     daemon.signal("TERM");
     eventually("the stop", || {
         let state = Client::raw(&path).next();
-        matches!(state, Some(Reply::Greeting(it)) if it.state() == greeting::State::Stopping)
-            .then_some(())
+        matches!(state, Some(Reply::Greeting(it)) if it.state() == greeting::State::Stopping).then_some(())
     });
     frame::write_end(&mut client.stream).unwrap();
     assert!(matches!(client.reply(), Reply::Stored(_)));
@@ -163,17 +139,13 @@ fn a_socket_path_that_is_too_long_is_explained() {
     assert_eq!(daemon.ended().code(), Some(3));
     let text = daemon.stderr();
     assert!(
-        text.starts_with("kvassd: the socket path ")
-            && text.contains("\nhint: ")
-            && text.contains("--socket"),
+        text.starts_with("kvassd: the socket path ") && text.contains("\nhint: ") && text.contains("--socket"),
         "{text}"
     );
 
     let elsewhere = real(&base).join("short.sock");
     let mut daemon = Process::start(&path, &["--socket", elsewhere.to_str().unwrap()]);
-    eventually("the socket elsewhere", || {
-        UnixStream::connect(&elsewhere).ok()
-    });
+    eventually("the socket elsewhere", || UnixStream::connect(&elsewhere).ok());
     daemon.signal("TERM");
     assert!(daemon.ended().success());
     assert!(!elsewhere.exists());
@@ -188,9 +160,8 @@ fn a_directory_that_others_can_read_is_refused() {
     let path = real(&directory);
     let path = path.display();
     let text = daemon.stderr();
-    let wanted = format!(
-        "kvassd: other users can look into the data directory {path} (mode 0755)\nhint: chmod 700 {path}\n"
-    );
+    let wanted =
+        format!("kvassd: other users can look into the data directory {path} (mode 0755)\nhint: chmod 700 {path}\n");
     assert_eq!(text, wanted);
 }
 
@@ -200,10 +171,7 @@ fn wrong_usage_is_one_line_and_exit_2() {
     let mut daemon = Process::start(directory.path(), &["--nonsense"]);
     assert_eq!(daemon.ended().code(), Some(2));
     let text = daemon.stderr();
-    assert!(
-        text.starts_with("kvassd: ") && text.lines().count() == 1,
-        "{text}"
-    );
+    assert!(text.starts_with("kvassd: ") && text.lines().count() == 1, "{text}");
 }
 
 #[test]
@@ -215,10 +183,7 @@ fn a_store_that_does_not_open_is_told_to_the_starter_and_to_those_connected() {
     let mut daemon = Process::start(&path, &["--on-demand"]);
     assert_eq!(daemon.ended().code(), Some(3));
     let text = daemon.stderr();
-    assert!(
-        text.starts_with("kvassd: ") && text.lines().count() <= 2,
-        "{text}"
-    );
+    assert!(text.starts_with("kvassd: ") && text.lines().count() <= 2, "{text}");
     assert!(!path.join("kvassd.sock").exists());
 }
 
@@ -230,16 +195,8 @@ fn what_a_daemon_started_on_demand_inherits_it_lets_go() {
     // The shell passes the pipe on as descriptor 7.
     let pass = "exec 7>&0 </dev/null; exec \"$0\" --db \"$1\" --on-demand";
     let mut command = Command::new("sh");
-    command.args([
-        "-c",
-        pass,
-        env!("CARGO_BIN_EXE_kvassd"),
-        path.to_str().unwrap(),
-    ]);
-    command
-        .stdin(given)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+    command.args(["-c", pass, env!("CARGO_BIN_EXE_kvassd"), path.to_str().unwrap()]);
+    command.stdin(given).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut daemon = Process::spawn(&mut command);
     drop(command);
     serving(&path);
@@ -256,16 +213,8 @@ fn a_daemon_started_on_demand_logs_to_a_file_of_its_own() {
     let _daemon = Process::start(&path, &["--on-demand"]);
     serving(&path);
     let log = path.join("kvassd.log");
-    assert_eq!(
-        std::fs::metadata(&log).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
-    eventually("a line in the log", || {
-        std::fs::read_to_string(&log)
-            .unwrap()
-            .contains("serving")
-            .then_some(())
-    });
+    assert_eq!(std::fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o600);
+    eventually("a line in the log", || std::fs::read_to_string(&log).unwrap().contains("serving").then_some(()));
 }
 
 #[test]
@@ -275,8 +224,7 @@ fn the_service_manager_is_told_when_the_daemon_serves_and_when_it_stops() {
     let base = common::directory();
     let manager = UnixDatagram::bind(base.path().join("notify")).unwrap();
     manager.set_read_timeout(Some(common::PATIENCE)).unwrap();
-    let mut daemon =
-        Process::spawn(Process::command(&path).env("NOTIFY_SOCKET", base.path().join("notify")));
+    let mut daemon = Process::spawn(Process::command(&path).env("NOTIFY_SOCKET", base.path().join("notify")));
     let told = || {
         let mut bytes = [0; 256];
         let length = manager.recv(&mut bytes).unwrap();
@@ -292,17 +240,9 @@ fn the_service_manager_is_told_when_the_daemon_serves_and_when_it_stops() {
 fn activated(path: &Path, listener: UnixListener) -> Process {
     let pass = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" --db \"$1\"";
     let mut command = Command::new("sh");
-    command.args([
-        "-c",
-        pass,
-        env!("CARGO_BIN_EXE_kvassd"),
-        path.to_str().unwrap(),
-    ]);
+    command.args(["-c", pass, env!("CARGO_BIN_EXE_kvassd"), path.to_str().unwrap()]);
     let listener = listener.as_fd().try_clone_to_owned().unwrap();
-    command
-        .stdin(Stdio::from(listener))
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::from(listener)).stdout(Stdio::null()).stderr(Stdio::piped());
     Process::spawn(&mut command)
 }
 
@@ -338,16 +278,8 @@ fn a_descriptor_that_is_no_listener_is_refused() {
     let directory = directory();
     let pass = "exec 3</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" --db \"$1\"";
     let mut command = Command::new("sh");
-    command.args([
-        "-c",
-        pass,
-        env!("CARGO_BIN_EXE_kvassd"),
-        directory.path().to_str().unwrap(),
-    ]);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+    command.args(["-c", pass, env!("CARGO_BIN_EXE_kvassd"), directory.path().to_str().unwrap()]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut daemon = Process::spawn(&mut command);
     assert_eq!(daemon.ended().code(), Some(3));
     assert!(daemon.stderr().contains("no Unix stream socket"));
@@ -360,15 +292,7 @@ fn another_user_is_refused() {
     }
     let other = |script: &str, argument: &Path| {
         Command::new("setpriv")
-            .args([
-                "--reuid=65534",
-                "--regid=65534",
-                "--clear-groups",
-                "perl",
-                "-MIO::Socket::UNIX",
-                "-e",
-                script,
-            ])
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "perl", "-MIO::Socket::UNIX", "-e", script])
             .arg(argument)
             .output()
     };
@@ -387,10 +311,7 @@ fn another_user_is_refused() {
     let read = "print IO::Socket::UNIX->new(Peer => $ARGV[0])->getlines";
     let output = other(read, &socket).unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        text.contains("this store belongs to another user"),
-        "{output:?}"
-    );
+    assert!(text.contains("this store belongs to another user"), "{output:?}");
     assert!(!text.contains(path.to_str().unwrap()), "{text}");
 }
 
@@ -403,10 +324,7 @@ fn a_repair_beside_a_running_daemon_is_refused() {
     let mut repair = Process::start(&path, &["--repair"]);
     assert_eq!(repair.ended().code(), Some(3));
     let text = repair.stderr();
-    assert!(
-        text.contains("another kvassd") && text.contains("hint: kvass daemon stop"),
-        "{text}"
-    );
+    assert!(text.contains("another kvassd") && text.contains("hint: kvass daemon stop"), "{text}");
 }
 
 #[test]
@@ -418,39 +336,20 @@ fn no_core_can_be_dumped_and_sync_file_range_is_gone() {
     let path = real(&directory);
     let daemon = Process::start(&path, &[]);
     serving(&path);
-    let read = |name: &str| {
-        std::fs::read_to_string(format!("/proc/{}/{name}", daemon.child.id())).unwrap()
-    };
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", daemon.child.id())).unwrap();
     let limits = read("limits");
-    let core = limits
-        .lines()
-        .find(|line| line.starts_with("Max core file size"))
-        .unwrap();
-    assert_eq!(
-        core.split_whitespace().filter(|word| *word == "0").count(),
-        2,
-        "{core}"
-    );
-    assert!(
-        read("status")
-            .lines()
-            .any(|line| line.split_whitespace().eq(["Seccomp:", "2"]))
-    );
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().filter(|word| *word == "0").count(), 2, "{core}");
+    assert!(read("status").lines().any(|line| line.split_whitespace().eq(["Seccomp:", "2"])));
 }
 
 #[test]
 fn a_start_that_fails_for_the_starter_alone_writes_nothing_else() {
     let base = directory();
     let file = real(&base).join("file");
-    std::fs::File::create(&file)
-        .unwrap()
-        .write_all(b"precious")
-        .unwrap();
+    std::fs::File::create(&file).unwrap().write_all(b"precious").unwrap();
     let mut daemon = Process::start(&file, &["--on-demand"]);
     assert_eq!(daemon.ended().code(), Some(3));
-    assert_eq!(
-        daemon.stderr().lines().next().unwrap(),
-        format!("kvassd: {} is no directory", file.display())
-    );
+    assert_eq!(daemon.stderr().lines().next().unwrap(), format!("kvassd: {} is no directory", file.display()));
     assert_eq!(std::fs::read(&file).unwrap(), b"precious");
 }

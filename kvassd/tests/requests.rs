@@ -13,11 +13,7 @@ use kvass_proto::v1::request::Command;
 use kvass_proto::v1::{self, greeting, reply::Reply};
 
 fn set_streamed(key: &str, size: Option<u64>) -> Command {
-    Command::Set(v1::Set {
-        key: key.into(),
-        size,
-        ..Default::default()
-    })
+    Command::Set(v1::Set { key: key.into(), size, ..Default::default() })
 }
 
 fn bytes(length: usize) -> Vec<u8> {
@@ -40,23 +36,10 @@ fn the_greeting_says_who_the_daemon_is() {
 #[test]
 fn values_of_every_length_come_back_as_they_were_set() {
     let daemon = TestDaemon::start();
-    for length in [
-        0,
-        1,
-        4_096,
-        4_097,
-        65_536,
-        65_537,
-        DATA_MAX,
-        (1 << 20) - 1,
-        (3 << 20) + 17,
-    ] {
+    for length in [0, 1, 4_096, 4_097, 65_536, 65_537, DATA_MAX, (1 << 20) - 1, (3 << 20) + 17] {
         let value = bytes(length);
         let mut client = daemon.connect();
-        client.request(set_streamed(
-            "k",
-            (length % 2 == 0).then_some(length as u64),
-        ));
+        client.request(set_streamed("k", (length % 2 == 0).then_some(length as u64)));
         frame::write_data(&mut client.stream, &value).unwrap();
         frame::write_end(&mut client.stream).unwrap();
         assert!(matches!(client.reply(), Reply::Stored(_)));
@@ -130,10 +113,7 @@ fn another_directory_is_refused() {
     client.request(Command::Status(v1::StatusQuery {}));
     let error = client.error();
     assert_eq!(error.code(), Code::OtherDirectory);
-    assert!(
-        error.message.contains("/nowhere")
-            && error.message.contains(daemon.path().to_str().unwrap())
-    );
+    assert!(error.message.contains("/nowhere") && error.message.contains(daemon.path().to_str().unwrap()));
 }
 
 #[test]
@@ -152,11 +132,7 @@ fn the_same_directory_by_another_path_is_accepted() {
 fn a_request_that_the_daemon_does_not_know_is_named_so() {
     let daemon = TestDaemon::start();
     let mut client = daemon.connect();
-    let request = v1::Request {
-        directory: client.directory.clone(),
-        version: "99".into(),
-        command: None,
-    };
+    let request = v1::Request { directory: client.directory.clone(), version: "99".into(), command: None };
     frame::write_message(&mut client.stream, &request).unwrap();
     assert_eq!(client.error().code(), Code::UnknownRequest);
 }
@@ -167,19 +143,9 @@ fn bad_keys_are_refused() {
     for key in ["", "a\nb", &"x".repeat(1_025)] {
         for command in [
             Command::Get(v1::Get { key: key.into() }),
-            Command::Set(v1::Set {
-                key: key.into(),
-                value: Some(Vec::new()),
-                ..Default::default()
-            }),
-            Command::Remove(v1::Remove {
-                keys: vec!["fine".into(), key.into()],
-                prefix: None,
-            }),
-            Command::Wait(v1::Wait {
-                key: key.into(),
-                ..Default::default()
-            }),
+            Command::Set(v1::Set { key: key.into(), value: Some(Vec::new()), ..Default::default() }),
+            Command::Remove(v1::Remove { keys: vec!["fine".into(), key.into()], prefix: None }),
+            Command::Wait(v1::Wait { key: key.into(), ..Default::default() }),
         ] {
             let mut client = daemon.connect();
             client.request(command);
@@ -193,12 +159,7 @@ fn garbage_and_oversized_frames_are_answered_by_an_error_and_a_clean_close() {
     let daemon = TestDaemon::start();
     let oversized = frame::header(Kind::Message, frame::MESSAGE_MAX + 1);
     let data = frame::header(Kind::Data, 3);
-    for garbage in [
-        &b"GET / HTTP/1.1\r\n\r\n"[..],
-        &oversized,
-        &[0, 0, 0, 3, 0, 255, 255, 255],
-        &data,
-    ] {
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &oversized, &[0, 0, 0, 3, 0, 255, 255, 255], &data] {
         let mut client = daemon.connect();
         client.stream.write_all(garbage).unwrap();
         assert_eq!(client.error().code(), Code::BadInput);
@@ -214,21 +175,10 @@ fn removing_says_what_was_not_there() {
     daemon.set("n/b", b"2");
     daemon.set("n/c", b"3");
     let keys = vec!["a".into(), "missing".into(), "a".into()];
-    let Reply::Removed(removed) = daemon.ask(Command::Remove(v1::Remove { keys, prefix: None }))
-    else {
-        panic!()
-    };
-    assert_eq!(
-        (removed.count, removed.missing),
-        (1, vec!["missing".to_owned()])
-    );
+    let Reply::Removed(removed) = daemon.ask(Command::Remove(v1::Remove { keys, prefix: None })) else { panic!() };
+    assert_eq!((removed.count, removed.missing), (1, vec!["missing".to_owned()]));
     let prefix = Some("n/".into());
-    let Reply::Removed(removed) = daemon.ask(Command::Remove(v1::Remove {
-        keys: vec![],
-        prefix,
-    })) else {
-        panic!()
-    };
+    let Reply::Removed(removed) = daemon.ask(Command::Remove(v1::Remove { keys: vec![], prefix })) else { panic!() };
     assert_eq!(removed.count, 2);
 }
 
@@ -240,30 +190,18 @@ fn lists_of_many_keys_come_in_order_whatever_the_detail() {
         daemon.set(name, name.as_bytes());
     }
     daemon.set("other", b"");
-    let list = |detail: Detail, reverse| v1::List {
-        prefix: "n/".into(),
-        detail: detail.into(),
-        reverse,
-        terminator: 10,
-    };
+    let list =
+        |detail: Detail, reverse| v1::List { prefix: "n/".into(), detail: detail.into(), reverse, terminator: 10 };
 
     let mut client = daemon.connect();
     client.request(Command::List(list(Detail::Names, false)));
-    assert_eq!(
-        String::from_utf8(client.data())
-            .unwrap()
-            .lines()
-            .collect::<Vec<_>>(),
-        names
-    );
+    assert_eq!(String::from_utf8(client.data()).unwrap().lines().collect::<Vec<_>>(), names);
 
     let mut client = daemon.connect();
     client.request(Command::List(list(Detail::Entries, true)));
     let mut seen = Vec::new();
     while let (Kind::Message, payload) = client.frame().unwrap() {
-        let Some(Reply::Listing(part)) = frame::decode::<v1::Reply>(&payload).unwrap().reply else {
-            panic!()
-        };
+        let Some(Reply::Listing(part)) = frame::decode::<v1::Reply>(&payload).unwrap().reply else { panic!() };
         seen.extend(part.entries.into_iter().map(|entry| entry.key));
     }
     assert!(seen.iter().rev().eq(&names));
@@ -271,9 +209,7 @@ fn lists_of_many_keys_come_in_order_whatever_the_detail() {
     let mut client = daemon.connect();
     client.request(Command::List(list(Detail::Values, false)));
     for name in &names {
-        let Reply::Value(value) = client.reply() else {
-            panic!()
-        };
+        let Reply::Value(value) = client.reply() else { panic!() };
         assert_eq!(value.entry.unwrap().key, *name);
         assert_eq!(value.inline.unwrap(), name.as_bytes());
     }
@@ -284,40 +220,21 @@ fn lists_of_many_keys_come_in_order_whatever_the_detail() {
 fn a_watch_sees_what_changes_and_goes_on_where_it_stopped() {
     let daemon = TestDaemon::start();
     daemon.set("n/before", b"");
-    let watch = |after: &[u8]| {
-        Command::Watch(v1::Watch {
-            prefix: "n/".into(),
-            after: after.to_vec(),
-        })
-    };
+    let watch = |after: &[u8]| Command::Watch(v1::Watch { prefix: "n/".into(), after: after.to_vec() });
     let mut client = daemon.connect();
     client.request(watch(b""));
-    let Reply::Position(_) = client.reply() else {
-        panic!()
-    };
+    let Reply::Position(_) = client.reply() else { panic!() };
     daemon.set("other", b"");
     daemon.set("n/a", b"1");
-    let Reply::Change(change) = client.reply() else {
-        panic!()
-    };
-    assert_eq!(
-        (change.removed, change.entry.unwrap().key),
-        (false, "n/a".to_owned())
-    );
+    let Reply::Change(change) = client.reply() else { panic!() };
+    assert_eq!((change.removed, change.entry.unwrap().key), (false, "n/a".to_owned()));
     drop(client);
 
-    daemon.ask(Command::Remove(v1::Remove {
-        keys: vec!["n/a".into()],
-        prefix: None,
-    }));
+    daemon.ask(Command::Remove(v1::Remove { keys: vec!["n/a".into()], prefix: None }));
     let mut client = daemon.connect();
     client.request(watch(&change.position));
-    let Reply::Position(_) = client.reply() else {
-        panic!()
-    };
-    let Reply::Change(change) = client.reply() else {
-        panic!()
-    };
+    let Reply::Position(_) = client.reply() else { panic!() };
+    let Reply::Change(change) = client.reply() else { panic!() };
     assert!(change.removed);
     assert_eq!(change.entry.unwrap().key, "n/a");
 }
@@ -325,34 +242,19 @@ fn a_watch_sees_what_changes_and_goes_on_where_it_stopped() {
 #[test]
 fn a_wait_ends_when_the_key_exists_or_changes() {
     let daemon = TestDaemon::start();
-    let wait = |change| {
-        Command::Wait(v1::Wait {
-            key: "k".into(),
-            change,
-            ..Default::default()
-        })
-    };
+    let wait = |change| Command::Wait(v1::Wait { key: "k".into(), change, ..Default::default() });
     let mut client = daemon.connect();
     client.request(wait(false));
-    let Reply::Position(_) = client.reply() else {
-        panic!()
-    };
+    let Reply::Position(_) = client.reply() else { panic!() };
     daemon.set("other", b"");
     daemon.set("k", b"1");
-    let Reply::Value(value) = client.reply() else {
-        panic!()
-    };
+    let Reply::Value(value) = client.reply() else { panic!() };
     assert_eq!(value.inline.unwrap(), b"1");
 
     let mut client = daemon.connect();
     client.request(wait(true));
-    let Reply::Position(_) = client.reply() else {
-        panic!()
-    };
-    daemon.ask(Command::Remove(v1::Remove {
-        keys: vec!["k".into()],
-        prefix: None,
-    }));
+    let Reply::Position(_) = client.reply() else { panic!() };
+    daemon.ask(Command::Remove(v1::Remove { keys: vec!["k".into()], prefix: None }));
     assert_eq!(client.error().code(), Code::NoSuchKey);
 }
 
@@ -361,13 +263,8 @@ fn a_stop_ends_watches_answers_last_and_takes_the_socket_away() {
     let daemon = TestDaemon::start();
     let mut watching = daemon.connect();
     watching.request(Command::Watch(v1::Watch::default()));
-    let Reply::Position(_) = watching.reply() else {
-        panic!()
-    };
-    assert!(matches!(
-        daemon.ask(Command::Stop(v1::Stop {})),
-        Reply::Stopping(_)
-    ));
+    let Reply::Position(_) = watching.reply() else { panic!() };
+    assert!(matches!(daemon.ask(Command::Stop(v1::Stop {})), Reply::Stopping(_)));
     assert!(!daemon.socket().exists());
     assert!(watching.next().is_none());
 }
@@ -405,12 +302,8 @@ fn a_client_that_stops_reading_holds_nobody_up() {
 
     let mut stuck: Vec<_> = (0..100).map(|_| daemon.connect()).collect();
     for client in &mut stuck {
-        client.request(Command::Get(v1::Get {
-            key: "large".into(),
-        }));
-        let Reply::Value(_) = client.reply() else {
-            panic!()
-        };
+        client.request(Command::Get(v1::Get { key: "large".into() }));
+        let Reply::Value(_) = client.reply() else { panic!() };
     }
     assert!(daemon.get("large").unwrap() == value);
 }
@@ -424,10 +317,7 @@ fn settings_are_checked_before_they_reach_the_store() {
     let mut client = daemon.connect();
     client.request(Command::SetPid(v1::SetPid { pid: 0 }));
     assert_eq!(client.error().code(), Code::BadInput);
-    assert!(matches!(
-        daemon.ask(Command::Config(v1::ConfigQuery {})),
-        Reply::Config(_)
-    ));
+    assert!(matches!(daemon.ask(Command::Config(v1::ConfigQuery {})), Reply::Config(_)));
 }
 
 #[test]
@@ -436,7 +326,5 @@ fn a_check_reports_to_its_end() {
     daemon.set("k", b"v");
     let mut client = daemon.connect();
     client.request(Command::Check(v1::Check {}));
-    eventually("the end of the check", || {
-        matches!(client.reply(), Reply::Checked(_)).then_some(())
-    });
+    eventually("the end of the check", || matches!(client.reply(), Reply::Checked(_)).then_some(()));
 }

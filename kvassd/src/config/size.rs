@@ -6,9 +6,7 @@
 pub enum SizeError {
     #[error("{0:?} does not begin with a whole number")]
     Number(String),
-    #[error(
-        "no unit {0:?}: it is K, M, G or T, with iB for powers of 1024 and B for powers of 1000"
-    )]
+    #[error("no unit {0:?}: it is K, M, G or T, with iB for powers of 1024 and B for powers of 1000")]
     Unit(String),
     #[error("{0:?} is too large")]
     TooLarge(String),
@@ -17,18 +15,14 @@ pub enum SizeError {
 /// Reads a number with a unit, in bytes. A letter alone, as in `64M`, means a power of 1024.
 pub(super) fn parse(text: &str) -> Result<u64, SizeError> {
     let text = text.trim();
-    let digits = text
-        .find(|character: char| !character.is_ascii_digit())
-        .unwrap_or(text.len());
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     if number.is_empty() {
         return Err(SizeError::Number(text.into()));
     }
     let too_large = || SizeError::TooLarge(text.into());
     let number: u64 = number.parse().map_err(|_| too_large())?;
-    number
-        .checked_mul(factor(unit.trim_start())?)
-        .ok_or_else(too_large)
+    number.checked_mul(factor(unit.trim_start())?).ok_or_else(too_large)
 }
 
 fn factor(unit: &str) -> Result<u64, SizeError> {

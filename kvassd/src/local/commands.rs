@@ -32,22 +32,10 @@ impl Exchange<'_, '_, '_> {
             Command::List(query) => return self.list(query).await,
             Command::Remove(remove) => self.remove(remove).await?,
             Command::Watch(query) => {
-                return watch::watch(
-                    self.shared,
-                    &self.store,
-                    (&mut *self.from, &mut *self.out),
-                    query,
-                )
-                .await;
+                return watch::watch(self.shared, &self.store, (&mut *self.from, &mut *self.out), query).await;
             }
             Command::Wait(query) => {
-                return watch::wait(
-                    self.shared,
-                    &self.store,
-                    (&mut *self.from, &mut *self.out),
-                    query,
-                )
-                .await;
+                return watch::wait(self.shared, &self.store, (&mut *self.from, &mut *self.out), query).await;
             }
             Command::Status(v1::StatusQuery {}) => self.status().await?,
             Command::Config(v1::ConfigQuery {}) => self.config().await?,
@@ -55,10 +43,7 @@ impl Exchange<'_, '_, '_> {
             Command::SetPid(set) => self.set_pid(set).await?,
             Command::Check(v1::Check {}) => self.check().await?,
             Command::Stop(v1::Stop {}) => {
-                return Err(Failure::new(
-                    Code::Failed,
-                    "a stop is no request to the store",
-                ));
+                return Err(Failure::new(Code::Failed, "a stop is no request to the store"));
             }
         };
         Ok(self.out.reply(reply).await?)
@@ -75,16 +60,10 @@ impl Exchange<'_, '_, '_> {
     async fn set(&mut self, set: v1::Set) -> Result<Reply, Failure> {
         key::check(&set.key)?;
         let outcome = match set.value.as_deref() {
-            Some(bytes) => {
-                self.shared
-                    .call(|| store_inline(&self.store, &set, bytes))
-                    .await?
-            }
+            Some(bytes) => self.shared.call(|| store_inline(&self.store, &set, bytes)).await?,
             None => {
                 let value = value::receive(self.shared, &self.store, self.from, set.size).await?;
-                self.shared
-                    .call(|| store_value(&self.store, &set, value))
-                    .await?
+                self.shared.call(|| store_value(&self.store, &set, value)).await?
             }
         };
         let outcome = match outcome {
@@ -92,17 +71,12 @@ impl Exchange<'_, '_, '_> {
             Outcome::Unchanged => stored::Outcome::Unchanged,
             Outcome::KeptNewer => stored::Outcome::KeptNewer,
         };
-        Ok(Reply::Stored(v1::Stored {
-            outcome: outcome.into(),
-        }))
+        Ok(Reply::Stored(v1::Stored { outcome: outcome.into() }))
     }
 
     async fn list(&mut self, query: v1::List) -> Result<(), Failure> {
         let Ok(detail) = Detail::try_from(query.detail) else {
-            return Err(Failure::new(
-                Code::UnknownRequest,
-                "the daemon does not know this kind of list",
-            ));
+            return Err(Failure::new(Code::UnknownRequest, "the daemon does not know this kind of list"));
         };
         match detail {
             Detail::Names => list::names(self.shared, &self.store, self.out, &query).await,
@@ -116,14 +90,8 @@ impl Exchange<'_, '_, '_> {
             if !remove.keys.is_empty() {
                 return Err(Failure::bad_input("keys and a prefix in one removal"));
             }
-            let count = self
-                .shared
-                .call(|| self.store.remove_prefix(&prefix))
-                .await?;
-            return Ok(Reply::Removed(v1::Removed {
-                missing: Vec::new(),
-                count,
-            }));
+            let count = self.shared.call(|| self.store.remove_prefix(&prefix)).await?;
+            return Ok(Reply::Removed(v1::Removed { missing: Vec::new(), count }));
         }
         let mut keys = remove.keys;
         keys.iter().try_for_each(|key| key::check(key))?;
@@ -139,12 +107,7 @@ impl Exchange<'_, '_, '_> {
         let summary = self.shared.call(|| self.store.summary()).await?;
         Ok(Reply::Status(v1::Status {
             version: env!("CARGO_PKG_VERSION").into(),
-            directory: self
-                .shared
-                .identity()
-                .directory
-                .to_string_lossy()
-                .into_owned(),
+            directory: self.shared.identity().directory.to_string_lossy().into_owned(),
             keys: summary.keys,
             value_bytes: summary.value_bytes,
             disk_bytes: summary.disk_bytes,
@@ -157,10 +120,7 @@ impl Exchange<'_, '_, '_> {
     }
 
     async fn config(&mut self) -> Result<Reply, Failure> {
-        let (summary, key) = self
-            .shared
-            .call(|| (self.store.summary(), self.store.encryption_key()))
-            .await;
+        let (summary, key) = self.shared.call(|| (self.store.summary(), self.store.encryption_key())).await;
         let summary = summary?;
         Ok(Reply::Config(v1::Config {
             key: key.to_vec(),
@@ -174,13 +134,9 @@ impl Exchange<'_, '_, '_> {
     async fn set_key(&mut self, set: v1::SetKey) -> Result<Reply, Failure> {
         let key = match set.key.len() {
             0 => None,
-            32 => <[u8; 32]>::try_from(set.key.as_ref())
-                .ok()
-                .map(zeroize::Zeroizing::new),
+            32 => <[u8; 32]>::try_from(set.key.as_ref()).ok().map(zeroize::Zeroizing::new),
             length => {
-                return Err(Failure::bad_input(format!(
-                    "an encryption key has 32 bytes and not {length}"
-                )));
+                return Err(Failure::bad_input(format!("an encryption key has 32 bytes and not {length}")));
             }
         };
         let store = self.store.clone();
@@ -200,14 +156,10 @@ impl Exchange<'_, '_, '_> {
     async fn check(&mut self) -> Result<Reply, Failure> {
         let (findings, mut found) = mpsc::channel::<Finding>(16);
         let store = self.store.clone();
-        let checking = spawn_blocking(move || {
-            store.check(&mut |finding| findings.blocking_send(finding).is_ok())
-        });
+        let checking = spawn_blocking(move || store.check(&mut |finding| findings.blocking_send(finding).is_ok()));
         let report = async {
             while let Some(Finding { problem, hint, .. }) = found.recv().await {
-                self.out
-                    .send(Reply::Finding(v1::Finding { problem, hint }))
-                    .await?;
+                self.out.send(Reply::Finding(v1::Finding { problem, hint })).await?;
             }
             Ok::<_, Failure>(checking.await??)
         };
@@ -216,10 +168,7 @@ impl Exchange<'_, '_, '_> {
             () = self.shared.stopping() => return Err(stopping()),
             () = self.from.closed() => return Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe).into()),
         };
-        Ok(Reply::Checked(v1::Checked {
-            records: checked.records,
-            bytes: checked.bytes,
-        }))
+        Ok(Reply::Checked(v1::Checked { records: checked.records, bytes: checked.bytes }))
     }
 }
 
@@ -234,28 +183,11 @@ fn store_inline(store: &Store, set: &v1::Set, bytes: &[u8]) -> Result<Outcome, W
     store_value(store, set, writer.finish()?)
 }
 
-fn store_value(
-    store: &Store,
-    set: &v1::Set,
-    value: crate::store::NewValue,
-) -> Result<Outcome, WriteError> {
+fn store_value(store: &Store, set: &v1::Set, value: crate::store::NewValue) -> Result<Outcome, WriteError> {
     match set.import {
-        None => store
-            .set(&set.key, value, set.expiry_us)
-            .map(|()| Outcome::Stored),
-        Some(v1::Import {
-            time_us,
-            force,
-            dry_run,
-        }) => store.import(
-            &set.key,
-            value,
-            set.expiry_us,
-            Condition {
-                time_us,
-                force,
-                dry_run,
-            },
-        ),
+        None => store.set(&set.key, value, set.expiry_us).map(|()| Outcome::Stored),
+        Some(v1::Import { time_us, force, dry_run }) => {
+            store.import(&set.key, value, set.expiry_us, Condition { time_us, force, dry_run })
+        }
     }
 }

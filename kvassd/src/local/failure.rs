@@ -21,17 +21,8 @@ impl Failure {
         Self::with_hint(code, message, "")
     }
 
-    pub(crate) fn with_hint(
-        code: Code,
-        message: impl Into<String>,
-        hint: impl Into<String>,
-    ) -> Self {
-        let error = v1::Error {
-            code: code.into(),
-            message: message.into(),
-            causes: Vec::new(),
-            hint: hint.into(),
-        };
+    pub(crate) fn with_hint(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        let error = v1::Error { code: code.into(), message: message.into(), causes: Vec::new(), hint: hint.into() };
         Self::Answer(Box::new(error))
     }
 
@@ -56,21 +47,12 @@ pub(crate) fn message(error: &dyn std::error::Error, code: Code, hint: &str) -> 
         causes.push(error.to_string());
         cause = error.source();
     }
-    v1::Error {
-        code: code.into(),
-        message: error.to_string(),
-        causes,
-        hint: hint.into(),
-    }
+    v1::Error { code: code.into(), message: error.to_string(), causes, hint: hint.into() }
 }
 
 /// Why the store did not open, as the client reads it.
 pub(crate) fn not_opened(error: &OpenError) -> v1::Error {
-    let code = if error.is_damage() {
-        Code::Damaged
-    } else {
-        Code::CannotOpen
-    };
+    let code = if error.is_damage() { Code::Damaged } else { Code::CannotOpen };
     message(error, code, error.hint())
 }
 
@@ -78,11 +60,9 @@ pub(crate) fn not_opened(error: &OpenError) -> v1::Error {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::InvalidData => Self::of(
-                &error,
-                Code::BadInput,
-                "another version of kvass, or another program, may have sent it",
-            ),
+            io::ErrorKind::InvalidData => {
+                Self::of(&error, Code::BadInput, "another version of kvass, or another program, may have sent it")
+            }
             _ => Self::Gone(error),
         }
     }
@@ -98,10 +78,7 @@ impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
         let (code, hint) = match &error {
             ReadError::Damaged { .. } => (Code::Damaged, DOCTOR),
-            ReadError::Blind { .. } => (
-                Code::Blind,
-                "read it on a device that has the encryption key",
-            ),
+            ReadError::Blind { .. } => (Code::Blind, "read it on a device that has the encryption key"),
             ReadError::Failed { .. } => (Code::Failed, ""),
         };
         Self::of(&error, code, hint)
@@ -112,13 +89,10 @@ impl From<WriteError> for Failure {
     fn from(error: WriteError) -> Self {
         let (code, hint) = match &error {
             WriteError::Key { .. } => (Code::BadInput, ""),
-            WriteError::TooLarge { .. } => (
-                Code::TooLarge,
-                "kvassd --value-max SIZE (KVASS_VALUE_MAX) raises the limit",
-            ),
-            WriteError::DiskFull { .. } => {
-                (Code::DiskFull, "free some space; kvass rm works meanwhile")
+            WriteError::TooLarge { .. } => {
+                (Code::TooLarge, "kvassd --value-max SIZE (KVASS_VALUE_MAX) raises the limit")
             }
+            WriteError::DiskFull { .. } => (Code::DiskFull, "free some space; kvass rm works meanwhile"),
             WriteError::Damaged { .. } => (Code::Damaged, DOCTOR),
             WriteError::Stopping { .. } => (Code::Stopping, ""),
             WriteError::Failed { .. } => (Code::Failed, ""),
@@ -132,10 +106,6 @@ const DOCTOR: &str = "kvass doctor shows what is damaged";
 /// A call into the store that panicked.
 impl From<tokio::task::JoinError> for Failure {
     fn from(_: tokio::task::JoinError) -> Self {
-        Self::with_hint(
-            Code::Failed,
-            "the daemon met a fault of its own",
-            "its log says where",
-        )
+        Self::with_hint(Code::Failed, "the daemon met a fault of its own", "its log says where")
     }
 }

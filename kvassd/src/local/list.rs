@@ -17,8 +17,8 @@ pub(super) async fn names(
     out: &mut Outgoing<'_>,
     query: &v1::List,
 ) -> Result<(), Failure> {
-    let terminator = u8::try_from(query.terminator)
-        .map_err(|_| Failure::bad_input("what follows each key is one byte"))?;
+    let terminator =
+        u8::try_from(query.terminator).map_err(|_| Failure::bad_input("what follows each key is one byte"))?;
     let mut pages = Pages::of(shared, store, query);
     while let Some(page) = pages.next().await? {
         let mut names = Vec::new();
@@ -74,29 +74,15 @@ struct Pages<'a> {
 
 impl<'a> Pages<'a> {
     fn of(shared: &'a Shared, store: &'a Store, query: &'a v1::List) -> Self {
-        Self {
-            shared,
-            store,
-            query,
-            after: None,
-            whole: false,
-        }
+        Self { shared, store, query, after: None, whole: false }
     }
 
     async fn next(&mut self) -> Result<Option<Vec<Entry>>, Failure> {
         if self.whole {
             return Ok(None);
         }
-        let Self {
-            shared,
-            store,
-            query,
-            after,
-            ..
-        } = self;
-        let page = shared
-            .call(|| store.entries(&query.prefix, after.as_deref(), query.reverse, ENTRIES))
-            .await?;
+        let Self { shared, store, query, after, .. } = self;
+        let page = shared.call(|| store.entries(&query.prefix, after.as_deref(), query.reverse, ENTRIES)).await?;
         self.whole = page.len() < ENTRIES;
         self.after = page.last().map(|entry| entry.name.clone());
         Ok(Some(page))

@@ -52,9 +52,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(identity: Identity, stop: CancellationToken) -> Self {
-        let started = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             identity,
             started_us: started.as_micros() as u64,
@@ -126,9 +124,7 @@ impl Shared {
         let (state, doing) = match state {
             State::Starting(doing) => (greeting::State::Starting, doing.clone()),
             State::Serving(_) => (greeting::State::Serving, String::new()),
-            State::Stopping | State::Stopped | State::Failed(_) => {
-                (greeting::State::Stopping, String::new())
-            }
+            State::Stopping | State::Stopped | State::Failed(_) => (greeting::State::Stopping, String::new()),
         };
         v1::Greeting {
             version: env!("CARGO_PKG_VERSION").into(),

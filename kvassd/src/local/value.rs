@@ -35,16 +35,8 @@ pub(super) async fn send(
         None => None,
     };
     let streamed = inline.is_none();
-    out.reply(Reply::Value(v1::Value {
-        entry,
-        inline,
-    }))
-    .await?;
-    if streamed {
-        stream(out, reader).await
-    } else {
-        Ok(())
-    }
+    out.reply(Reply::Value(v1::Value { entry, inline })).await?;
+    if streamed { stream(out, reader).await } else { Ok(()) }
 }
 
 fn read_all(reader: &mut ValueReader) -> Result<Vec<u8>, ReadError> {
@@ -91,16 +83,12 @@ pub(super) async fn receive(
     let mut length = part.len() as u64;
     while !ended {
         // The first error of either side ends both: a value over the limit is refused while it still arrives.
-        (ended, (writer, part)) =
-            tokio::try_join!(from.part(&mut next), written(write_part(writer, part)))?;
+        (ended, (writer, part)) = tokio::try_join!(from.part(&mut next), written(write_part(writer, part)))?;
         std::mem::swap(&mut part, &mut next);
         length += part.len() as u64;
     }
     if size.is_some_and(|size| size != length) {
-        return Err(Failure::new(
-            Code::BadInput,
-            format!("the value has {length} bytes and not the size announced"),
-        ));
+        return Err(Failure::new(Code::BadInput, format!("the value has {length} bytes and not the size announced")));
     }
     let finish = move || {
         writer.push(&part)?;

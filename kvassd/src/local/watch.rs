@@ -53,11 +53,7 @@ pub(super) async fn wait(
     wait: v1::Wait,
 ) -> Result<(), Failure> {
     kvass_proto::key::check(&wait.key)?;
-    let start = if wait.change {
-        place(store, &wait.after)?
-    } else {
-        store.position()
-    };
+    let start = if wait.change { place(store, &wait.after)? } else { store.position() };
     let answers = async {
         let mut changes = Changes::after(shared, store, out, start).await?;
         if !wait.change && answer(shared, store, out, &wait.key).await? {
@@ -65,11 +61,7 @@ pub(super) async fn wait(
         }
         loop {
             let batch = changes.next().await?;
-            let Some(change) = batch
-                .into_iter()
-                .rev()
-                .find(|change| change.entry.name == wait.key)
-            else {
+            let Some(change) = batch.into_iter().rev().find(|change| change.entry.name == wait.key) else {
                 continue;
             };
             if !change.removed && answer(shared, store, out, &wait.key).await? {
@@ -84,12 +76,7 @@ pub(super) async fn wait(
 }
 
 /// Sends the value of `key` where it exists.
-async fn answer(
-    shared: &Shared,
-    store: &Store,
-    out: &mut Outgoing<'_>,
-    key: &str,
-) -> Result<bool, Failure> {
+async fn answer(shared: &Shared, store: &Store, out: &mut Outgoing<'_>, key: &str) -> Result<bool, Failure> {
     let Some(found) = shared.call(|| store.read(key)).await? else {
         return Ok(false);
     };
@@ -132,16 +119,8 @@ impl<'a> Changes<'a> {
         let mut commits = store.commits();
         // Changes between the place and now are looked for before the first tick.
         commits.mark_changed();
-        out.send(Reply::Position(v1::Position {
-            position: place.to_bytes(),
-        }))
-        .await?;
-        Ok(Self {
-            shared,
-            store,
-            commits,
-            place,
-        })
+        out.send(Reply::Position(v1::Position { position: place.to_bytes() })).await?;
+        Ok(Self { shared, store, commits, place })
     }
 
     /// Waits for a commit where nothing is left, and returns the next changes, perhaps none.
@@ -150,10 +129,7 @@ impl<'a> Changes<'a> {
         if self.commits.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-        let (changes, place) = self
-            .shared
-            .call(|| self.store.changes(self.place, CHANGES))
-            .await?;
+        let (changes, place) = self.shared.call(|| self.store.changes(self.place, CHANGES)).await?;
         self.place = place;
         if changes.len() >= CHANGES {
             self.commits.mark_changed();

@@ -30,9 +30,7 @@ pub(crate) struct Incoming<'a> {
 
 impl<'a> Incoming<'a> {
     pub(crate) fn new(from: ReadHalf<'a>) -> Self {
-        Self {
-            from: BufReader::with_capacity(4 << 10, from),
-        }
+        Self { from: BufReader::with_capacity(4 << 10, from) }
     }
 
     /// Reads the request; `None` where the client left without one, or sends none in time.
@@ -108,10 +106,7 @@ pub(crate) struct Outgoing<'a> {
 
 impl<'a> Outgoing<'a> {
     pub(crate) fn new(to: WriteHalf<'a>) -> Self {
-        Self {
-            to,
-            queue: Vec::new(),
-        }
+        Self { to, queue: Vec::new() }
     }
 
     /// Queues a reply.
@@ -119,8 +114,7 @@ impl<'a> Outgoing<'a> {
         let reply = v1::Reply { reply: Some(reply) };
         let length = reply.encoded_len();
         self.queue.reserve(HEADER + length);
-        self.queue
-            .extend_from_slice(&frame::header(Kind::Message, length));
+        self.queue.extend_from_slice(&frame::header(Kind::Message, length));
         reply.encode_raw(&mut self.queue);
         self.flush_over(QUEUE).await
     }
@@ -134,8 +128,7 @@ impl<'a> Outgoing<'a> {
     /// Sends what is queued, then `data` as data frames.
     pub(crate) async fn data(&mut self, data: &[u8]) -> io::Result<()> {
         for part in data.chunks(DATA_MAX) {
-            self.queue
-                .extend_from_slice(&frame::header(Kind::Data, part.len()));
+            self.queue.extend_from_slice(&frame::header(Kind::Data, part.len()));
             let mut bytes = Buf::chain(self.queue.as_slice(), part);
             self.to.write_all_buf(&mut bytes).await?;
             self.queue.clear();

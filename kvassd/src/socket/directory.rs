@@ -27,9 +27,7 @@ impl DirectoryError {
     pub(super) fn hint(&self) -> String {
         match self {
             Self::Mode { path, .. } => format!("chmod 700 {}", path.display()),
-            Self::Owner { .. } | Self::NotADirectory(_) => {
-                "name another with --db DIR or KVASS_DB".into()
-            }
+            Self::Owner { .. } | Self::NotADirectory(_) => "name another with --db DIR or KVASS_DB".into(),
             _ => String::new(),
         }
     }
@@ -38,13 +36,8 @@ impl DirectoryError {
 /// Makes the directory where it is missing, checks it, and returns its path without symbolic links.
 pub(super) fn prepare(path: &Path) -> Result<PathBuf, DirectoryError> {
     match DirBuilder::new().recursive(true).mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Err(DirectoryError::NotADirectory(path.into()))
-        }
-        Err(source) => Err(DirectoryError::Make {
-            path: path.into(),
-            source,
-        }),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(DirectoryError::NotADirectory(path.into())),
+        Err(source) => Err(DirectoryError::Make { path: path.into(), source }),
         Ok(()) => check(path),
     }
 }
@@ -53,19 +46,13 @@ pub(super) fn prepare(path: &Path) -> Result<PathBuf, DirectoryError> {
 ///
 /// A symbolic link may lead to it, as people who move their data to another disk leave one, if nobody else made it.
 pub(super) fn check(path: &Path) -> Result<PathBuf, DirectoryError> {
-    let failed = |source| DirectoryError::Use {
-        path: path.into(),
-        source,
-    };
+    let failed = |source| DirectoryError::Use { path: path.into(), source };
     let real = path.canonicalize().map_err(failed)?;
     let own = geteuid().as_raw();
     let target = real.symlink_metadata().map_err(failed)?;
     for owner in [path.symlink_metadata().map_err(failed)?.uid(), target.uid()] {
         if owner != own {
-            return Err(DirectoryError::Owner {
-                path: path.into(),
-                owner,
-            });
+            return Err(DirectoryError::Owner { path: path.into(), owner });
         }
     }
     if !target.is_dir() {
@@ -108,9 +95,6 @@ mod tests {
         symlink(&real, base.path().join("link")).unwrap();
         assert_eq!(prepare(&base.path().join("link")).unwrap(), real);
         std::fs::write(base.path().join("file"), "").unwrap();
-        assert!(matches!(
-            prepare(&base.path().join("file")),
-            Err(DirectoryError::NotADirectory(_))
-        ));
+        assert!(matches!(prepare(&base.path().join("file")), Err(DirectoryError::NotADirectory(_))));
     }
 }

@@ -53,16 +53,8 @@ enum Step {
 /// Takes the lock, from another daemon where this one goes before it. `None`: another serves, and this one leaves.
 ///
 /// Sockets from a service manager go before everything, a service before a daemon that was started on demand.
-pub(super) fn take_over(
-    config: &Config,
-    directory: &Path,
-    inherited: bool,
-) -> Result<Option<Lock>, HolderError> {
-    let patience = if config.on_demand && !inherited {
-        PATIENCE_ON_DEMAND
-    } else {
-        PATIENCE
-    };
+pub(super) fn take_over(config: &Config, directory: &Path, inherited: bool) -> Result<Option<Lock>, HolderError> {
+    let patience = if config.on_demand && !inherited { PATIENCE_ON_DEMAND } else { PATIENCE };
     let deadline = Instant::now() + patience;
     let mut asked = false;
     loop {
@@ -81,10 +73,7 @@ pub(super) fn take_over(
             Step::AskToEnd => asked = ask_to_end(directory),
             Step::Leave => return Ok(None),
             Step::Complain(pid) => {
-                return Err(HolderError::Busy {
-                    pid,
-                    directory: directory.into(),
-                });
+                return Err(HolderError::Busy { pid, directory: directory.into() });
             }
         }
         if Instant::now() > deadline {
@@ -92,10 +81,7 @@ pub(super) fn take_over(
             return if config.on_demand {
                 Ok(None)
             } else {
-                Err(HolderError::Stays {
-                    pid,
-                    directory: directory.into(),
-                })
+                Err(HolderError::Stays { pid, directory: directory.into() })
             };
         }
         std::thread::sleep(POLL);
@@ -142,12 +128,8 @@ fn is_own_kvassd(pid: i32) -> bool {
     use std::os::unix::fs::MetadataExt;
 
     let process = PathBuf::from(format!("/proc/{pid}"));
-    let same_user = process
-        .metadata()
-        .is_ok_and(|it| it.uid() == nix::unistd::geteuid().as_raw());
-    same_user
-        && std::fs::read_to_string(process.join("comm"))
-            .is_ok_and(|name| name.trim_end() == "kvassd")
+    let same_user = process.metadata().is_ok_and(|it| it.uid() == nix::unistd::geteuid().as_raw());
+    same_user && std::fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim_end() == "kvassd")
 }
 
 /// Without `/proc` the lock, which the holder has just been found to hold, and the system, which lets nobody signal

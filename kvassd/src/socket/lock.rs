@@ -49,8 +49,7 @@ impl Lock {
     /// Whether the file that is locked is still the one that others would lock.
     #[must_use]
     pub fn is_in_place(&self) -> bool {
-        let identity =
-            |metadata: io::Result<std::fs::Metadata>| metadata.map(|it| (it.dev(), it.ino())).ok();
+        let identity = |metadata: io::Result<std::fs::Metadata>| metadata.map(|it| (it.dev(), it.ino())).ok();
         let held = identity(self.file.metadata());
         held.is_some() && held == identity(std::fs::symlink_metadata(&self.path))
     }
@@ -59,22 +58,14 @@ impl Lock {
         file.set_len(0)?;
         file.rewind()?;
         writeln!(file, "{}", std::process::id())?;
-        Ok(Self {
-            file,
-            path: path.into(),
-        })
+        Ok(Self { file, path: path.into() })
     }
 }
 
 /// The process id that the last holder wrote.
 pub(super) fn written_pid(directory: &Path) -> Option<i32> {
     let text = std::fs::read_to_string(directory.join(LOCK)).ok()?;
-    text.lines()
-        .next()?
-        .trim()
-        .parse()
-        .ok()
-        .filter(|pid| *pid > 1)
+    text.lines().next()?.trim().parse().ok().filter(|pid| *pid > 1)
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -97,10 +88,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let lock = Lock::try_take(directory.path()).unwrap().unwrap();
         assert!(Lock::try_take(directory.path()).unwrap().is_none());
-        assert_eq!(
-            written_pid(directory.path()),
-            Some(std::process::id() as i32)
-        );
+        assert_eq!(written_pid(directory.path()), Some(std::process::id() as i32));
         drop(lock);
         assert!(Lock::try_take(directory.path()).unwrap().is_some());
     }

@@ -37,10 +37,7 @@ pub fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
 
 /// An empty directory that only its owner may look into.
 pub fn directory() -> TempDir {
-    tempfile::Builder::new()
-        .permissions(PermissionsExt::from_mode(0o700))
-        .tempdir()
-        .unwrap()
+    tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o700)).tempdir().unwrap()
 }
 
 /// A daemon on threads of this process. It binds before it starts, and drains when it is dropped.
@@ -61,10 +58,7 @@ impl TestDaemon {
             socket: path.join("kvassd.sock"),
             directory: path,
             log: tracing::Level::INFO,
-            options: Options {
-                value_max: VALUE_MAX,
-                reserve: 4 << 20,
-            },
+            options: Options { value_max: VALUE_MAX, reserve: 4 << 20 },
             on_demand: false,
             repair: false,
             arguments: vec!["--flag".into()],
@@ -73,20 +67,10 @@ impl TestDaemon {
         let stop = CancellationToken::new();
         let token = stop.clone();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime
-                .block_on(kvassd::daemon::run(&config, place, token, |_| ()))
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            runtime.block_on(kvassd::daemon::run(&config, place, token, |_| ())).unwrap();
         });
-        Self {
-            directory,
-            stop,
-            thread: Some(thread),
-        }
+        Self { directory, stop, thread: Some(thread) }
     }
 
     pub fn path(&self) -> PathBuf {
@@ -110,25 +94,15 @@ impl TestDaemon {
     }
 
     pub fn set(&self, key: &str, value: &[u8]) {
-        let set = v1::Set {
-            key: key.into(),
-            value: Some(value.to_vec()),
-            ..Default::default()
-        };
-        assert!(matches!(
-            self.ask(request::Command::Set(set)),
-            Reply::Stored(_)
-        ));
+        let set = v1::Set { key: key.into(), value: Some(value.to_vec()), ..Default::default() };
+        assert!(matches!(self.ask(request::Command::Set(set)), Reply::Stored(_)));
     }
 
     pub fn get(&self, key: &str) -> Option<Vec<u8>> {
         let mut client = self.connect();
         client.request(request::Command::Get(v1::Get { key: key.into() }));
         match client.reply() {
-            Reply::Value(v1::Value {
-                inline: Some(value),
-                ..
-            }) => Some(value.to_vec()),
+            Reply::Value(v1::Value { inline: Some(value), .. }) => Some(value.to_vec()),
             Reply::Value(_) => Some(client.data()),
             Reply::Error(error) if error.code() == v1::error::Code::NoSuchKey => None,
             other => panic!("{other:?}"),
@@ -174,18 +148,11 @@ impl Client {
         let stream = eventually("a socket", || UnixStream::connect(&socket).ok());
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self {
-            stream,
-            directory: directory.to_str().unwrap().into(),
-        }
+        Self { stream, directory: directory.to_str().unwrap().into() }
     }
 
     pub fn request(&mut self, command: request::Command) {
-        let request = v1::Request {
-            directory: self.directory.clone(),
-            version: "0".into(),
-            command: Some(command),
-        };
+        let request = v1::Request { directory: self.directory.clone(), version: "0".into(), command: Some(command) };
         frame::write_message(&mut self.stream, &request).unwrap();
     }
 
@@ -245,22 +212,10 @@ pub struct Process {
 impl Process {
     pub fn command(directory: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kvassd"));
-        for variable in [
-            "KVASS_DB",
-            "KVASS_SOCKET",
-            "KVASS_LOG",
-            "LISTEN_FDS",
-            "LISTEN_PID",
-            "NOTIFY_SOCKET",
-        ] {
+        for variable in ["KVASS_DB", "KVASS_SOCKET", "KVASS_LOG", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"] {
             command.env_remove(variable);
         }
-        command
-            .arg("--db")
-            .arg(directory)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+        command.arg("--db").arg(directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command
     }
 
@@ -276,13 +231,7 @@ impl Process {
 
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-s", name, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
     pub fn ended(&mut self) -> ExitStatus {
