@@ -1,4 +1,5 @@
 //! The life of the program: how it starts, gives way, takes over, complains and ends.
+#![allow(clippy::unwrap_used, reason = "a test may end by a panic")]
 
 mod common;
 
@@ -185,6 +186,25 @@ fn a_store_that_does_not_open_is_told_to_the_starter_and_to_those_connected() {
     let text = daemon.stderr();
     assert!(text.starts_with("kvassd: ") && text.lines().count() <= 2, "{text}");
     assert!(!path.join("kvassd.sock").exists());
+}
+
+#[test]
+fn clients_that_wait_for_a_store_that_does_not_open_read_why() {
+    let directory = directory();
+    std::fs::write(directory.path().join("store"), "no directory").unwrap();
+    let (config, place) = common::claim(directory.path());
+    let mut client = Client::raw(directory.path());
+    let error = common::run(&config, place, Default::default()).unwrap_err();
+    let answer = loop {
+        match client.reply() {
+            Reply::Greeting(greeting) => assert_eq!(greeting.state(), greeting::State::Starting),
+            Reply::Error(answer) => break answer,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((answer.message.as_str(), answer.hint.as_str()), (error.to_string().as_str(), error.hint()));
+    assert!(client.next().is_none());
+    assert!(!directory.path().join("kvassd.sock").exists());
 }
 
 #[test]
