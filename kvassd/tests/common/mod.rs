@@ -53,7 +53,8 @@ pub fn claim(directory: &Path) -> (Config, Place) {
         repair: false,
         arguments: vec!["--flag".into()],
     };
-    let place = socket::claim(&config, Vec::new()).unwrap().unwrap();
+    let claimed = socket::claim(&config, false).unwrap().unwrap();
+    let place = socket::listen(&config, claimed, Vec::new()).unwrap();
     (config, place)
 }
 
