@@ -51,6 +51,12 @@ pub(crate) async fn serve(listener: UnixListener, shared: Arc<Shared>) -> io::Re
             () = &mut ended => break,
         }
     }
+    // Those who connected but were not accepted yet are told as well why they get no answer.
+    let listener = listener.into_std()?;
+    while let Ok((stream, _)) = listener.accept() {
+        stream.set_nonblocking(true)?;
+        connections.spawn(connection(UnixStream::from_std(stream)?, shared.clone()));
+    }
     // A client that does not read its answer must not keep the daemon alive.
     let _ = tokio::time::timeout(LAST, async {
         while let Some(connection) = connections.join_next().await {

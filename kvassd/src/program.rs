@@ -69,15 +69,20 @@ pub fn serve(config: &Config) -> Result<(), RunError> {
     }
     process::harden()?;
     process::log_panics();
-    let Some(place) = socket::claim(config, inherited)? else {
-        return Ok(());
-    };
-    let log = if config.on_demand { Some(logs::to_file(config.log, &place.directory)?) } else { None };
+    let Some(claimed) = socket::claim(config, !inherited.is_empty())? else { return Ok(()) };
+    let log = if config.on_demand { Some(logs::to_file(config.log, &claimed.0)?) } else { None };
     let runtime = threads().map_err(RunError::Threads)?;
-    let served = runtime.block_on(run(config, place, log));
+    let served = runtime.block_on(async {
+        // Before the socket is there: whoever sees it may send a signal, and that must not leave the socket behind.
+        let signals = signals().map_err(RunError::Threads)?;
+        run(config, socket::listen(config, claimed, inherited)?, log, signals).await
+    });
     // A call into the store that has not ended by now may hang.
     runtime.shutdown_timeout(Duration::from_secs(1));
-    if let Err(error) = &served {
+    if config.on_demand
+        && let Err(error) = &served
+    {
+        // Others write it to standard error, where their logs go too.
         tracing::error!(%error, "ended");
     }
     served
@@ -125,8 +130,12 @@ fn threads() -> io::Result<Runtime> {
         .build()
 }
 
-async fn run(config: &Config, place: Place, log: Option<Log>) -> Result<(), RunError> {
-    let (mut terminate, mut interrupt) = signals().map_err(RunError::Threads)?;
+async fn run(
+    config: &Config,
+    place: Place,
+    log: Option<Log>,
+    (mut terminate, mut interrupt): (Signal, Signal),
+) -> Result<(), RunError> {
     let stop = CancellationToken::new();
     let report = |phase| tell(config, phase, log.as_ref());
     let running = daemon::run(config, place, stop.clone(), report);

@@ -83,25 +83,35 @@ pub fn inherited() -> Result<Vec<UnixListener>, SocketError> {
         .collect()
 }
 
-/// Prepares the directory, takes its lock and binds its socket.
+/// Prepares the directory and takes its lock: its path without symbolic links, and the lock.
 ///
 /// `None` where this daemon was started on demand and another one serves already.
 ///
 /// # Errors
-/// A directory that cannot be used safely, another daemon that does not give way, or a socket that cannot be made.
-pub fn claim(config: &Config, inherited: Vec<UnixListener>) -> Result<Option<Place>, SocketError> {
-    if inherited.is_empty() {
+/// A socket path that is too long, a directory that cannot be used safely, or another daemon that does not give way.
+pub fn claim(config: &Config, inherited: bool) -> Result<Option<(PathBuf, Lock)>, SocketError> {
+    if !inherited {
         check_length(&config.socket)?;
     }
     let directory = directory::prepare(&config.directory)?;
-    let Some(lock) = holder::take_over(config, &directory, !inherited.is_empty())? else {
-        return Ok(None);
-    };
+    let lock = holder::take_over(config, &directory, inherited)?;
+    Ok(lock.map(|lock| (directory, lock)))
+}
+
+/// Binds the socket, unless some are `inherited`. From here on clients connect.
+///
+/// # Errors
+/// A socket that cannot be made.
+pub fn listen(
+    config: &Config,
+    (directory, lock): (PathBuf, Lock),
+    inherited: Vec<UnixListener>,
+) -> Result<Place, SocketError> {
     if !inherited.is_empty() {
-        return Ok(Some(Place { directory, lock, listeners: inherited, bound: None }));
+        return Ok(Place { directory, lock, listeners: inherited, bound: None });
     }
     let (listener, bound) = bind(&config.socket)?;
-    Ok(Some(Place { directory, lock, listeners: vec![listener], bound: Some(bound) }))
+    Ok(Place { directory, lock, listeners: vec![listener], bound: Some(bound) })
 }
 
 /// Takes the lock of a directory that exists, to work on the store without serving it.

@@ -1,4 +1,5 @@
 //! The life of the program: how it starts, gives way, takes over, complains and ends.
+#![allow(clippy::unwrap_used, reason = "a test may end by a panic")]
 
 mod common;
 
@@ -188,6 +189,25 @@ fn a_store_that_does_not_open_is_told_to_the_starter_and_to_those_connected() {
 }
 
 #[test]
+fn clients_that_wait_for_a_store_that_does_not_open_read_why() {
+    let directory = directory();
+    std::fs::write(directory.path().join("store"), "no directory").unwrap();
+    let (config, place) = common::claim(directory.path());
+    let mut client = Client::raw(directory.path());
+    let error = common::run(&config, place, Default::default()).unwrap_err();
+    let answer = loop {
+        match client.reply() {
+            Reply::Greeting(greeting) => assert_eq!(greeting.state(), greeting::State::Starting),
+            Reply::Error(answer) => break answer,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((answer.message.as_str(), answer.hint.as_str()), (error.to_string().as_str(), error.hint()));
+    assert!(client.next().is_none());
+    assert!(!directory.path().join("kvassd.sock").exists());
+}
+
+#[test]
 fn what_a_daemon_started_on_demand_inherits_it_lets_go() {
     let directory = directory();
     let path = real(&directory);
@@ -227,7 +247,8 @@ fn the_service_manager_is_told_when_the_daemon_serves_and_when_it_stops() {
     let mut daemon = Process::spawn(Process::command(&path).env("NOTIFY_SOCKET", base.path().join("notify")));
     let told = || {
         let mut bytes = [0; 256];
-        let length = manager.recv(&mut bytes).unwrap();
+        // A receive with a time limit may be interrupted.
+        let length = eventually("a word to the manager", || manager.recv(&mut bytes).ok());
         String::from_utf8(bytes[..length].to_vec()).unwrap()
     };
     assert_eq!(told().trim_end(), "READY=1");

@@ -1,4 +1,5 @@
 //! What a daemon answers, over a real socket.
+#![allow(clippy::unwrap_used, reason = "a test may end by a panic")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Daemons for tests: one inside the test's process, and the real program.
-#![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test program uses a part")]
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use kvass_proto::frame::{self, Kind};
 use kvass_proto::v1::{self, greeting, reply::Reply, request};
 use kvassd::config::Config;
-use kvassd::socket;
+use kvassd::daemon::DaemonError;
+use kvassd::socket::{self, Place};
 use kvassd::store::Options;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,29 @@ pub fn directory() -> TempDir {
     tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o700)).tempdir().unwrap()
 }
 
+/// A directory whose socket is bound, with nobody who accepts yet.
+pub fn claim(directory: &Path) -> (Config, Place) {
+    let path = directory.canonicalize().unwrap();
+    let config = Config {
+        socket: path.join("kvassd.sock"),
+        directory: path,
+        log: tracing::Level::INFO,
+        options: Options { value_max: VALUE_MAX, reserve: 4 << 20 },
+        on_demand: false,
+        repair: false,
+        arguments: vec!["--flag".into()],
+    };
+    let claimed = socket::claim(&config, false).unwrap().unwrap();
+    let place = socket::listen(&config, claimed, Vec::new()).unwrap();
+    (config, place)
+}
+
+/// Runs a daemon to its end.
+pub fn run(config: &Config, place: Place, stop: CancellationToken) -> Result<(), DaemonError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(kvassd::daemon::run(config, place, stop, |_| ()))
+}
+
 /// A daemon on threads of this process. It binds before it starts, and drains when it is dropped.
 pub struct TestDaemon {
     directory: TempDir,
@@ -53,23 +77,10 @@ impl TestDaemon {
     }
 
     pub fn in_directory(directory: TempDir) -> Self {
-        let path = directory.path().canonicalize().unwrap();
-        let config = Config {
-            socket: path.join("kvassd.sock"),
-            directory: path,
-            log: tracing::Level::INFO,
-            options: Options { value_max: VALUE_MAX, reserve: 4 << 20 },
-            on_demand: false,
-            repair: false,
-            arguments: vec!["--flag".into()],
-        };
-        let place = socket::claim(&config, Vec::new()).unwrap().unwrap();
+        let (config, place) = claim(directory.path());
         let stop = CancellationToken::new();
         let token = stop.clone();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-            runtime.block_on(kvassd::daemon::run(&config, place, token, |_| ())).unwrap();
-        });
+        let thread = std::thread::spawn(move || run(&config, place, token).unwrap());
         Self { directory, stop, thread: Some(thread) }
     }
 
