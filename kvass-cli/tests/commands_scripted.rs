@@ -1,5 +1,5 @@
 //! What each command asks and prints, against daemons that follow a script.
-#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test program")]
 
 mod common;
 

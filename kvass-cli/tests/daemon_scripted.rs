@@ -1,5 +1,5 @@
 //! The program against daemons that follow a script: waiting, breaking off, starting, replacing.
-#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test program")]
 
 mod common;
 
@@ -158,7 +158,8 @@ fn a_long_value_is_streamed_with_its_size_where_it_is_known() {
 #[test]
 fn values_arrive_exactly() {
     use std::os::unix::ffi::OsStrExt;
-    let cases: [(&[&[u8]], &[u8], &[u8]); 7] = [
+    type Case = (&'static [&'static [u8]], &'static [u8], &'static [u8]);
+    let cases: [Case; 7] = [
         (&[b"x\n"], b"", b"x\n"),
         (&[b""], b"", b""),
         (&[b"-5"], b"", b"-5"),

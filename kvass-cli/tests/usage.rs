@@ -1,5 +1,5 @@
 //! What the program says without a daemon: help, errors of usage, the environment.
-#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test program")]
 
 mod common;
 

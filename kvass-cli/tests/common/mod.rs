@@ -1,5 +1,5 @@
 //! What the tests of the program share: running it, and daemons that follow a script.
-#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test program uses some of it")]
+#![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub, reason = "each test program uses some of it")]
 
 use std::fs;
 use std::io::Write;
