@@ -1,0 +1,188 @@
+//! The program with the real daemon: starting on demand, values, lists, watching, import, repair.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test program")]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use common::{Run, kvass, run, run_with};
+use tempfile::TempDir;
+
+/// A data directory whose daemon is stopped at the end.
+struct Store {
+    directory: TempDir,
+}
+
+impl Store {
+    fn new() -> Self {
+        let kvassd = Path::new(env!("CARGO_BIN_EXE_kvass")).with_file_name("kvassd");
+        assert!(kvassd.is_file(), "build the workspace first: there is no {}", kvassd.display());
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    /// The data directory, which does not exist until the daemon makes it.
+    fn db(&self) -> PathBuf {
+        self.directory.path().join("db")
+    }
+
+    fn kvass(&self, arguments: &[&str]) -> Run {
+        run(kvass(&self.db()).args(arguments))
+    }
+
+    fn pid(&self) -> u64 {
+        let status: serde_json::Value = serde_json::from_str(self.kvass(&["status", "--json"]).ok().text()).unwrap();
+        status["process"].as_u64().unwrap()
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.kvass(&["-q", "daemon", "stop"]);
+    }
+}
+
+#[test]
+fn the_first_command_starts_a_daemon_and_values_come_back_exactly() {
+    let store = Store::new();
+    store.kvass(&["set", "hello", "world"]).ok();
+    assert_eq!(store.kvass(&["get", "hello"]).ok().stdout, b"world");
+    assert_eq!(fs::metadata(store.db()).unwrap().permissions().mode() & 0o777, 0o700);
+    let long: Vec<u8> = (0..3_000_000u32).map(|number| (number * 7 % 256) as u8).collect();
+    for value in [&b""[..], b"\n", b"\0\xff", &long[..65_536], &long[..65_537], &long] {
+        run_with(kvass(&store.db()).args(["set", "value"]), value).ok();
+        assert!(store.kvass(&["get", "value"]).ok().stdout == value, "{} bytes", value.len());
+    }
+    store.kvass(&["get", "nothing"]).fails(1, "kvass: no such key: nothing\n");
+    assert_eq!(store.kvass(&["get", "nothing", "--default", ""]).ok().stdout, b"");
+}
+
+#[test]
+fn two_hundred_commands_at_once_from_a_cold_start_have_one_daemon() {
+    let store = Store::new();
+    let children: Vec<Child> = (0..200)
+        .map(|number| {
+            let (key, value) = (format!("k{number:03}"), number.to_string());
+            kvass(&store.db()).args(["-q", "set", &key, &value]).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    for child in children {
+        Run::of(child.wait_with_output().unwrap()).ok();
+    }
+    assert_eq!(store.kvass(&["ls"]).ok().text().lines().count(), 200);
+    let pid = store.pid();
+    assert_eq!(store.pid(), pid);
+    assert_eq!(fs::read_to_string(store.db().join("lock")).unwrap().lines().next().unwrap(), pid.to_string());
+}
+
+#[test]
+fn lists_are_in_order_and_removals_are_told() {
+    let store = Store::new();
+    for (key, value) in [("b", "2"), ("a/y", "1"), ("a/x", "0"), ("ä", "3")] {
+        store.kvass(&["set", key, value]).ok();
+    }
+    assert_eq!(store.kvass(&["ls"]).ok().text(), "a/x\na/y\nb\nä\n");
+    assert_eq!(store.kvass(&["ls", "-r", "a/"]).ok().text(), "a/y\na/x\n");
+    assert_eq!(store.kvass(&["ls", "-v", "a/"]).ok().text(), "a/x\t0\na/y\t1\n");
+    assert!(store.kvass(&["ls", "-l", "b"]).ok().text().ends_with("Z  local    b\n"));
+    store.kvass(&["rm", "b", "c"]).fails(1, "kvass: no such key: c\n");
+    store.kvass(&["rm", "--prefix", "a/", "-f"]).ok();
+    assert_eq!(store.kvass(&["ls"]).ok().text(), "ä\n");
+}
+
+#[test]
+fn a_watch_and_a_wait_survive_a_restart() {
+    let store = Store::new();
+    store.kvass(&["daemon", "start"]).ok();
+    let mut watch = kvass(&store.db()).args(["-q", "watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let wait =
+        kvass(&store.db()).args(["-q", "wait", "late", "--timeout", "60s"]).stdout(Stdio::piped()).spawn().unwrap();
+    // A watch tells changes from its beginning on; set until the first shows that it has begun.
+    let (begun, stop) = std::sync::mpsc::channel::<()>();
+    let db = store.db();
+    let setter = std::thread::spawn(move || {
+        while stop.try_recv().is_err() {
+            run(kvass(&db).args(["set", "first", "1"]));
+        }
+    });
+    assert_eq!(lines.next().unwrap().unwrap(), "set\tfirst");
+    begun.send(()).unwrap();
+    setter.join().unwrap();
+    store.kvass(&["daemon", "restart"]).ok();
+    store.kvass(&["set", "late", "2"]).ok();
+    store.kvass(&["rm", "first"]).ok();
+    let mut after = lines.map(Result::unwrap).filter(|line| line != "set\tfirst");
+    assert_eq!((after.next().unwrap(), after.next().unwrap()), ("set\tlate".into(), "rm\tfirst".into()));
+    assert_eq!(Run::of(wait.wait_with_output().unwrap()).text(), "2");
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+}
+
+#[test]
+fn a_restart_is_another_process_with_the_same_entries() {
+    let store = Store::new();
+    store.kvass(&["set", "a", "b"]).ok();
+    let before = store.pid();
+    store.kvass(&["daemon", "restart"]).ok();
+    assert_ne!(store.pid(), before);
+    assert_eq!(store.kvass(&["get", "a"]).ok().text(), "b");
+    store.kvass(&["daemon", "stop"]).ok();
+    assert!(!store.db().join("kvassd.sock").exists());
+    assert_eq!(store.kvass(&["daemon", "stop"]).stderr, "kvass: kvassd was not running\n");
+}
+
+#[test]
+fn keys_and_process_ids_can_be_changed_and_entries_stay() {
+    let store = Store::new();
+    store.kvass(&["set", "a", "b"]).ok();
+    let key = "5abf59f5f1a2f3c998a4f592ce081a23e14a68fd8a792259c6ec0fc1e8fb1246";
+    run_with(kvass(&store.db()).args(["config", "key"]), key.as_bytes()).ok();
+    store.kvass(&["config", "pid", "42"]).ok();
+    let shown = store.kvass(&["config", "show"]).ok();
+    assert!(shown.text().starts_with(&format!("Encryption Key: {key}\nProcessID: 42\nRemote: (None)\nFingerprint: ")));
+    assert_eq!(store.kvass(&["get", "a"]).ok().text(), "b");
+}
+
+#[test]
+fn an_export_fills_another_store_and_newer_entries_are_kept() {
+    let (from, to) = (Store::new(), Store::new());
+    from.kvass(&["set", "text", "x"]).ok();
+    run_with(kvass(&from.db()).args(["set", "long"]), &vec![0xff; 2_500_000]).ok();
+    let file = from.directory.path().join("export");
+    from.kvass(&["export", file.to_str().unwrap()]).ok();
+    let import = |flags: &[&str]| run(kvass(&to.db()).arg("import").arg(&file).args(flags));
+    assert_eq!(import(&[]).stderr, "kvass: stored 2, unchanged 0, kept because newer here 0\n");
+    assert_eq!(import(&[]).stderr, "kvass: stored 0, unchanged 2, kept because newer here 0\n");
+    assert!(to.kvass(&["get", "long"]).ok().stdout == vec![0xff; 2_500_000]);
+    to.kvass(&["set", "text", "newer"]).ok();
+    assert!(import(&[]).stderr.contains("kept: text"));
+    assert_eq!(to.kvass(&["get", "text"]).ok().text(), "newer");
+    assert!(import(&["-f", "--dry-run"]).stderr.contains("stored 1"));
+    assert_eq!(to.kvass(&["get", "text"]).ok().text(), "newer");
+    import(&["-f"]);
+    assert_eq!(to.kvass(&["get", "text"]).ok().text(), "x");
+}
+
+#[test]
+fn a_healthy_store_has_no_findings() {
+    let store = Store::new();
+    store.kvass(&["set", "a", "b"]).ok();
+    let report = store.kvass(&["doctor"]);
+    assert_eq!((report.code, report.stderr.as_str()), (0, ""), "{}", report.text());
+    assert!(report.text().lines().all(|line| line.starts_with("ok ")), "{}", report.text());
+}
+
+#[test]
+fn a_program_gets_values_and_a_named_socket_is_used() {
+    let store = Store::new();
+    let socket = store.directory.path().join("s");
+    let named = |arguments: &[&str]| run(kvass(&store.db()).arg("--socket").arg(&socket).args(arguments));
+    named(&["set", "k", "v\n"]).ok();
+    assert_eq!(named(&["run", "-e", "A=k", "--", "sh", "-c", "printf '[%s]' \"$A\""]).ok().text(), "[v\n]");
+    assert!(socket.exists() && !store.db().join("kvassd.sock").exists());
+    named(&["daemon", "stop"]).ok();
+}
