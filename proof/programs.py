@@ -17,6 +17,9 @@ NOISE = re.compile(
     rb"|\b(?:Os|Custom|Error|Io|Kind) \{|\b(?:TRACE|DEBUG|INFO|WARN|ERROR)\b|\x1b\[",
 )
 
+# Commands whose standard output is words of ours and not a user's data.
+SPEAKING = ("status", "doctor", "daemon", "import", "set", "rm")
+
 # How long any single command may take before it counts as hung.
 PATIENCE = 120
 
@@ -44,7 +47,6 @@ def judge(words, command):
     """Notes whatever in the words of a program is not meant for people."""
     found = NOISE.search(words)
     if found:
-        line = words[: found.end() + 200].splitlines()[-1] if words else b""
         start = words.rfind(b"\n", 0, found.start()) + 1
         line = words[start : start + 300].split(b"\n")[0]
         fail(f"`kvass {command}` printed what is not for people: {line.decode(errors='replace')}")
@@ -103,6 +105,8 @@ class Store:
             fail(f"`kvass {command}` hung for {patience} s")
             return Ended(124, b"", b"")
         judge(ended.stderr, command)
+        if arguments[0] in SPEAKING:
+            judge(ended.stdout or b"", command)
         if expect is not None and ended.returncode not in ((expect,) if isinstance(expect, int) else expect):
             words = ended.stderr.decode(errors="replace").strip()
             fail(f"`kvass {command}` ended with {ended.returncode}, not {expect}: {words}")

@@ -7,7 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from programs import PATIENCE, WORK, Store, fail, finish
+from programs import WORK, Store, fail, finish
 
 limit, roots = int(sys.argv[1]), sys.argv[2:]
 store = Store(WORK + "/db")
@@ -60,15 +60,12 @@ def chosen(files):
 def put(file):
     """Sets a file; a set that a kill cut off is repeated, as a script would."""
     key, path, _ = file
-    end = time.monotonic() + PATIENCE
-    while True:
+    for _ in range(5):
         with open(path, "rb") as source:
             ended = store.run("set", key, stdin=source, expect=(0, 3))
         if ended.code == 0:
             return
-        if not killing.is_set() or time.monotonic() > end:
-            fail(f"{key}: could not be set: {ended.words()}")
-            return
+    fail(f"{key}: could not be set in five attempts: {ended.words()}")
 
 
 def same(file):
@@ -114,8 +111,7 @@ def kill_now_and_then():
 
 files = chosen(all_files())
 workers = ThreadPoolExecutor(4)
-killing, done = threading.Event(), threading.Event()
-killing.set()
+done = threading.Event()
 killer = threading.Thread(target=kill_now_and_then)
 killer.start()
 began = time.monotonic()
