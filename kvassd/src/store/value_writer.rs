@@ -1,14 +1,14 @@
 //! Takes a value in parts, seals it, and makes it durable before anything refers to it.
 //!
-//! A short value stays in memory. A longer one goes to a temporary file under `blobs/`, is synced every 8 MiB on the
-//! way (a commit beside it would otherwise wait for all its dirty pages), and is renamed to its hash when it is whole.
-//! A very long one is sealed by two threads and written by a third; batches go to the sealers in turn, so they come
-//! back in order.
+//! A short value stays in memory. A longer one goes to a temporary file under `blobs/` and is renamed to its hash when
+//! it is whole. A very long one is sealed by two threads and written by a third; batches go to the sealers in turn, so
+//! they come back in order, and empty buffers go round. A fourth thread syncs the file every 8 MiB on the way: a commit
+//! beside it would otherwise wait for all its dirty pages.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use super::WriteError;
@@ -36,8 +36,8 @@ pub struct ValueWriter {
     space: Space,
     limit: u64,
     key: ContentKey,
-    /// Plaintext that is not handed on: at most a batch.
-    plain: Vec<u8>,
+    /// What is not handed on: at most a batch.
+    batch: Batch,
     /// Bytes that were handed on, whole batches.
     sealed: u64,
     pipeline: Option<Pipeline>,
@@ -96,7 +96,7 @@ impl ValueWriter {
         }
         space.check(size, Purpose::Store)?;
         let key = ContentKey::random()?;
-        Ok(Self { layout, space, limit, key, plain: Vec::new(), sealed: 0, pipeline: None })
+        Ok(Self { layout, space, limit, key, batch: Batch::default(), sealed: 0, pipeline: None })
     }
 
     /// Adds bytes to the value.
@@ -104,20 +104,22 @@ impl ValueWriter {
     /// # Errors
     /// A value over the limit, a full disk, or a failed write.
     pub fn push(&mut self, mut data: &[u8]) -> Result<(), WriteError> {
-        let size = self.sealed + (self.plain.len() + data.len()) as u64;
+        let size = self.size() + data.len() as u64;
         if size > self.limit {
             return Err(WriteError::TooLarge { size, most: self.limit });
         }
         while !data.is_empty() {
             // A full batch is handed on only when more follows: its last chunk might be the value's last.
-            if self.plain.len() == BATCH {
+            if self.batch.length == BATCH {
                 self.hand_on()?;
             }
-            let (now, later) = data.split_at(data.len().min(BATCH - self.plain.len()));
-            self.plain.extend_from_slice(now);
-            data = later;
+            data = self.batch.fill(data);
         }
         Ok(())
+    }
+
+    fn size(&self) -> u64 {
+        self.sealed + self.batch.length as u64
     }
 
     fn hand_on(&mut self) -> Result<(), WriteError> {
@@ -125,16 +127,14 @@ impl ValueWriter {
             Some(pipeline) => pipeline,
             none => none.insert(Pipeline::start(&self.layout, &self.space, &self.key)?),
         };
-        let plain = std::mem::replace(&mut self.plain, Vec::with_capacity(BATCH));
-        self.sealed += plain.len() as u64;
-        if pipeline.send(plain, false) {
+        let batch = std::mem::replace(&mut self.batch, pipeline.empty_batch());
+        self.sealed += batch.length as u64;
+        if pipeline.send(batch, false) {
             return Ok(());
         }
         // A stage that ended early has the reason.
-        Err(self
-            .pipeline
-            .take()
-            .map_or(WriteError::Closed, |pipeline| pipeline.finish().err().unwrap_or(WriteError::Closed)))
+        let ended = self.pipeline.take().map(Pipeline::finish);
+        Err(ended.and_then(Result::err).unwrap_or(WriteError::Closed))
     }
 
     /// Seals what is left and, for a long value, makes its file durable under its final name.
@@ -142,21 +142,21 @@ impl ValueWriter {
     /// # Errors
     /// A full disk or a failed write.
     pub fn finish(mut self) -> Result<NewValue, WriteError> {
-        let size = self.sealed + self.plain.len() as u64;
-        if size <= value::INLINE_MAX {
-            let sealed = value::seal_short(&self.key, &self.plain);
-            let hash = value::value_hash(&value::chunk_hash(&sealed));
-            return Ok(NewValue { key: self.key, size, hash, place: Place::Inline(sealed) });
-        }
-        let plain = std::mem::take(&mut self.plain);
+        let size = self.size();
+        let mut batch = std::mem::take(&mut self.batch);
         let part = match self.pipeline.take() {
             Some(mut pipeline) => {
-                pipeline.send(plain, true);
+                pipeline.send(batch, true);
                 pipeline.finish()?
             }
             None => {
+                let hashes = batch.seal(&Chunks::new(&self.key), 0, true);
+                if size <= value::INLINE_MAX {
+                    let (hash, place) = (value::value_hash(&hashes), Place::Inline(batch.bytes));
+                    return Ok(NewValue { key: self.key, size, hash, place });
+                }
                 let mut part = Part::create(&self.layout, &self.space)?;
-                part.write(seal_batch(&Chunks::new(&self.key), 0, true, &plain))?;
+                part.write(&batch.bytes, &hashes)?;
                 part
             }
         };
@@ -165,69 +165,102 @@ impl ValueWriter {
     }
 }
 
-/// A batch of sealed chunks and their hashes, one after the other.
-struct Sealed {
+/// Chunks that are sealed where they lie: each has room for its tag behind it.
+#[derive(Default)]
+struct Batch {
     bytes: Vec<u8>,
-    hashes: Vec<u8>,
+    /// Bytes of plaintext.
+    length: usize,
 }
 
-fn seal_batch(chunks: &Chunks, first: u64, last: bool, plain: &[u8]) -> Sealed {
-    let count = plain.chunks(CHUNK).count().max(1);
-    let mut bytes = vec![0; plain.len() + count * TAG];
-    let mut hashes = Vec::with_capacity(count * HASH);
-    for (at, part) in plain.chunks(CHUNK).enumerate() {
-        let start = at * (CHUNK + TAG);
-        let sealed = &mut bytes[start..start + part.len() + TAG];
-        sealed[..part.len()].copy_from_slice(part);
-        chunks.seal(first + at as u64, last && at + 1 == count, sealed, part.len());
-        hashes.extend_from_slice(&value::chunk_hash(sealed));
+impl Batch {
+    /// Takes as much of `data` as there is room for, and returns what is left of it.
+    fn fill<'a>(&mut self, mut data: &'a [u8]) -> &'a [u8] {
+        while !data.is_empty() && self.length < BATCH {
+            if self.length > 0 && self.length.is_multiple_of(CHUNK) {
+                self.bytes.extend_from_slice(&[0; TAG]);
+            }
+            let (now, later) = data.split_at(data.len().min(CHUNK - self.length % CHUNK));
+            self.bytes.extend_from_slice(now);
+            self.length += now.len();
+            data = later;
+        }
+        data
     }
-    Sealed { bytes, hashes }
+
+    /// Seals the chunks, the first of which stands at `first`, and returns their hashes, one after the other.
+    fn seal(&mut self, chunks: &Chunks, first: u64, last: bool) -> Vec<u8> {
+        self.bytes.extend_from_slice(&[0; TAG]);
+        let count = self.length.div_ceil(CHUNK).max(1);
+        let mut hashes = Vec::with_capacity(count * HASH);
+        for (at, sealed) in self.bytes.chunks_mut(CHUNK + TAG).enumerate() {
+            let length = sealed.len() - TAG;
+            chunks.seal(first + at as u64, last && at + 1 == count, sealed, length);
+            hashes.extend_from_slice(&value::chunk_hash(sealed));
+        }
+        hashes
+    }
 }
 
 /// The threads of a very long value.
 struct Pipeline {
-    batches: Vec<SyncSender<Batch>>,
+    sealers: Vec<SyncSender<Unsealed>>,
     sent: usize,
-    sealers: Vec<JoinHandle<()>>,
+    /// Buffers that were written.
+    empty: Receiver<Batch>,
+    threads: Vec<JoinHandle<()>>,
     writer: JoinHandle<Result<Part, WriteError>>,
 }
 
-struct Batch {
+struct Unsealed {
+    batch: Batch,
     first: u64,
     last: bool,
-    plain: Vec<u8>,
+}
+
+struct Sealed {
+    batch: Batch,
+    hashes: Vec<u8>,
 }
 
 impl Pipeline {
     fn start(layout: &Layout, space: &Space, key: &ContentKey) -> Result<Self, WriteError> {
-        let part = Part::create(layout, space)?;
-        let (mut batches, mut sealers, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut part = Part::create(layout, space)?;
+        part.sync_beside()?;
+        let (mut sealers, mut threads, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..SEALERS {
-            let (batch, input) = sync_channel(1);
+            let (sealer, input) = sync_channel(1);
             let (output, sealed) = sync_channel(1);
             let chunks = Chunks::new(key);
-            batches.push(batch);
+            sealers.push(sealer);
             outputs.push(sealed);
-            sealers.push(spawn("seal", move || seal_all(&chunks, &input, &output))?);
+            threads.push(spawn("seal", move || seal_all(&chunks, &input, &output))?);
         }
-        let writer = spawn("write", move || write_all(part, &outputs))?;
-        Ok(Self { batches, sent: 0, sealers, writer })
+        let (written, empty) = channel();
+        let writer = spawn("write", move || write_all(part, &outputs, &written))?;
+        Ok(Self { sealers, sent: 0, empty, threads, writer })
+    }
+
+    fn empty_batch(&self) -> Batch {
+        let mut batch = self.empty.try_recv().unwrap_or_default();
+        batch.bytes.clear();
+        batch.length = 0;
+        batch
     }
 
     /// Hands a batch on; `false` where a stage has ended.
-    fn send(&mut self, plain: Vec<u8>, last: bool) -> bool {
+    fn send(&mut self, batch: Batch, last: bool) -> bool {
         let first = (self.sent * (BATCH / CHUNK)) as u64;
-        let sealer = &self.batches[self.sent % SEALERS];
+        let sealer = &self.sealers[self.sent % SEALERS];
         self.sent += 1;
-        sealer.send(Batch { first, last, plain }).is_ok()
+        sealer.send(Unsealed { batch, first, last }).is_ok()
     }
 
     /// Waits until everything is written.
     fn finish(self) -> Result<Part, WriteError> {
-        drop(self.batches);
+        drop(self.sealers);
         let written = self.writer.join();
-        let sealed = self.sealers.into_iter().map(JoinHandle::join).all(|ended| ended.is_ok());
+        let sealed = self.threads.into_iter().map(JoinHandle::join).all(|ended| ended.is_ok());
         match written {
             Ok(part) if sealed => part,
             _ => Err(WriteError::Closed),
@@ -243,21 +276,22 @@ fn spawn<T: Send + 'static>(
     spawned.map_err(|source| WriteError::Io { what: "start a thread", source })
 }
 
-fn seal_all(chunks: &Chunks, input: &Receiver<Batch>, output: &SyncSender<Sealed>) {
-    for Batch { first, last, plain } in input {
-        if output.send(seal_batch(chunks, first, last, &plain)).is_err() {
+fn seal_all(chunks: &Chunks, input: &Receiver<Unsealed>, output: &SyncSender<Sealed>) {
+    for Unsealed { mut batch, first, last } in input {
+        let hashes = batch.seal(chunks, first, last);
+        if output.send(Sealed { batch, hashes }).is_err() {
             return;
         }
     }
 }
 
 /// Writes the batches in the order in which they went to the sealers.
-fn write_all(mut part: Part, outputs: &[Receiver<Sealed>]) -> Result<Part, WriteError> {
+fn write_all(mut part: Part, outputs: &[Receiver<Sealed>], written: &Sender<Batch>) -> Result<Part, WriteError> {
     for output in outputs.iter().cycle() {
-        match output.recv() {
-            Ok(sealed) => part.write(sealed)?,
-            Err(_) => break,
-        }
+        let Ok(Sealed { batch, hashes }) = output.recv() else { break };
+        part.write(&batch.bytes, &hashes)?;
+        // At the end nobody takes them any more.
+        let _ = written.send(batch);
     }
     Ok(part)
 }
@@ -269,6 +303,13 @@ struct Part {
     space: Space,
     hashes: Vec<u8>,
     unsynced: u64,
+    sync: Option<Sync>,
+}
+
+/// A thread that syncs a file while it is written.
+struct Sync {
+    due: SyncSender<()>,
+    thread: JoinHandle<io::Result<()>>,
 }
 
 impl Part {
@@ -277,22 +318,43 @@ impl Part {
         getrandom::fill(&mut name)?;
         let path = layout.blobs().join(encode_hex(&name) + PART);
         let file = layout::create_file(&path).map_err(|error| failed(space, error))?;
-        Ok(Self { file, path: Unreferenced::new(path), space: space.clone(), hashes: Vec::new(), unsynced: 0 })
+        let path = Unreferenced::new(path);
+        Ok(Self { file, path, space: space.clone(), hashes: Vec::new(), unsynced: 0, sync: None })
     }
 
-    fn write(&mut self, sealed: Sealed) -> Result<(), WriteError> {
-        self.hashes.extend_from_slice(&sealed.hashes);
-        self.unsynced += sealed.bytes.len() as u64;
-        self.file.write_all(&sealed.bytes).map_err(|error| failed(&self.space, error))?;
-        if self.unsynced >= SYNC_EVERY {
-            self.unsynced = 0;
-            self.file.sync_data().map_err(|error| failed(&self.space, error))?;
-            self.space.check(0, Purpose::Store)?;
+    /// Syncs on a thread of its own from now on. At most two syncs wait, so what is not on the disk stays bounded.
+    fn sync_beside(&mut self) -> Result<(), WriteError> {
+        let file = self.file.try_clone().map_err(|error| failed(&self.space, error))?;
+        let (due, wait) = sync_channel(1);
+        let thread = spawn("sync", move || wait.into_iter().try_for_each(|()| file.sync_data()))?;
+        self.sync = Some(Sync { due, thread });
+        Ok(())
+    }
+
+    fn write(&mut self, sealed: &[u8], hashes: &[u8]) -> Result<(), WriteError> {
+        self.hashes.extend_from_slice(hashes);
+        self.unsynced += sealed.len() as u64;
+        self.file.write_all(sealed).map_err(|error| failed(&self.space, error))?;
+        if self.unsynced < SYNC_EVERY {
+            return Ok(());
+        }
+        self.unsynced = 0;
+        self.space.check(0, Purpose::Store)?;
+        if self.sync.as_ref().is_some_and(|sync| sync.due.send(()).is_err()) {
+            return self.end_sync();
         }
         Ok(())
     }
 
+    fn end_sync(&mut self) -> Result<(), WriteError> {
+        let Some(Sync { due, thread }) = self.sync.take() else { return Ok(()) };
+        drop(due);
+        let synced = thread.join().map_err(|_| WriteError::Closed)?;
+        synced.map_err(|error| failed(&self.space, error))
+    }
+
     fn finish(mut self, layout: &Layout) -> Result<(ValueHash, Unreferenced), WriteError> {
+        self.end_sync()?;
         let hash = value::value_hash(&self.hashes);
         let to = layout.blob(hash);
         let whole = self
