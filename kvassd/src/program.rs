@@ -93,7 +93,7 @@ pub fn serve(config: &Config) -> Result<(), RunError> {
 /// # Errors
 /// A directory that another daemon serves, or a store that cannot be repaired.
 pub fn repair(config: &Config, out: &mut dyn Write) -> Result<(), RunError> {
-    logs::to_stderr(config.log);
+    // No log: what is found is in the report, and a person reads both on one screen.
     process::harden()?;
     process::log_panics();
     let (directory, _lock) = socket::claim_quietly(config)?;
