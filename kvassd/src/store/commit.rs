@@ -100,21 +100,8 @@ impl Committer {
             self.recover(None);
             return;
         };
-        let pid = shared.pid();
-        let mut plan = Plan::new(index, now_us(), pid, self.state, self.tally);
-        let mut waiting = Vec::new();
-        let mut job = Some((changes, answer));
-        let mut count = 0;
-        while let Some((changes, answer)) = job.take() {
-            count += changes.len();
-            match self.allow(&changes).and_then(|()| plan.add(changes)) {
-                Ok(outcomes) => waiting.push((answer, outcomes)),
-                Err(error) => drop(answer.send(Err(error))),
-            }
-            if count < CHANGES {
-                job = self.next_write();
-            }
-        }
+        let mut plan = Plan::new(index, now_us(), shared.pid(), self.state, self.tally);
+        let waiting = self.gather(&mut plan, changes, answer);
         if plan.is_empty() {
             answer_all(waiting, Ok);
             return;
@@ -125,12 +112,7 @@ impl Committer {
         let mut pass = shared.pass.lock().unwrap_or_else(PoisonError::into_inner);
         let committed = index.apply(&index.account.trees, &changes).and_then(|()| index.make_durable());
         drop(guard);
-        let landed = match committed {
-            Ok(()) => true,
-            Err(Fault::Full) => self.recover(Some(state.commit)),
-            Err(Fault::Other(what)) => fatal(&what),
-        };
-        if !landed {
+        if !self.has_landed(committed, state.commit) {
             answer_all(waiting, |_| Err(shared.space.full()));
             return;
         }
@@ -144,6 +126,33 @@ impl Committer {
         self.settle(steps);
         answer_all(waiting, Ok);
         shared.space.lay_ballast();
+    }
+
+    /// Adds a write and all others that wait to the plan. Who cannot be served is answered at once.
+    fn gather(&mut self, plan: &mut Plan<'_>, changes: Vec<Change>, answer: Answer<Vec<Outcome>>) -> Waiting {
+        let mut waiting = Vec::new();
+        let mut job = Some((changes, answer));
+        let mut count = 0;
+        while let Some((changes, answer)) = job.take() {
+            count += changes.len();
+            match self.allow(&changes).and_then(|()| plan.add(changes)) {
+                Ok(outcomes) => waiting.push((answer, outcomes)),
+                Err(error) => drop(answer.send(Err(error))),
+            }
+            if count < CHANGES {
+                job = self.next_write();
+            }
+        }
+        waiting
+    }
+
+    /// Whether a commit is on the disk, after all that a full disk needs. Ends the process where nobody can tell.
+    fn has_landed(&mut self, committed: Result<(), Fault>, commit: u64) -> bool {
+        match committed {
+            Ok(()) => true,
+            Err(Fault::Full) => self.recover(Some(commit)),
+            Err(Fault::Other(what)) => fatal(&what),
+        }
     }
 
     /// Another write that waits; anything else that waits is kept for later.
@@ -261,24 +270,14 @@ impl Committer {
             super::index::write_progress(&mut changes.meta, state, account, self.tally);
             index.apply(&index.account.trees, &changes).and_then(|()| index.make_durable())
         });
-        match written {
-            Ok(()) => {
-                self.state = state;
-                self.write_witness();
-                self.shared.set_pid(pid);
-                let _ = answer.send(Ok(()));
-            }
-            Err(Fault::Full) => {
-                let landed = self.recover(Some(state.commit));
-                if landed {
-                    self.state = state;
-                    self.write_witness();
-                    self.shared.set_pid(pid);
-                }
-                let _ = answer.send(if landed { Ok(()) } else { Err(self.shared.space.full()) });
-            }
-            Err(Fault::Other(what)) => fatal(&what),
+        if !self.has_landed(written, state.commit) {
+            let _ = answer.send(Err(self.shared.space.full()));
+            return;
         }
+        self.state = state;
+        self.write_witness();
+        self.shared.set_pid(pid);
+        let _ = answer.send(Ok(()));
     }
 
     /// Removes files to which nothing refers.
