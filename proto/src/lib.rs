@@ -7,6 +7,7 @@
 pub mod frame;
 pub mod key;
 pub mod paths;
+mod secret;
 
 #[allow(missing_docs, unreachable_pub, reason = "generated; the comments are in the .proto files")]
 pub mod v1 {

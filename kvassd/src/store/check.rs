@@ -107,7 +107,7 @@ fn read_record(index: &Index, id: RecordId, row: &[u8]) -> Result<Sound, String>
     }
     let header = seal::open(keys, &clear, &row.record).map_err(|error| format!("a record does not open: {error}"))?;
     let inline = index.account.trees.values.get(id.0).ok().flatten();
-    Ok(Sound { clear, name: header.name, inline })
+    Ok(Sound { clear, name: header.name.clone(), inline })
 }
 
 /// What is wrong with a record's value, if anything is.

@@ -73,7 +73,7 @@ impl Rekey {
             return Err(Refusal::Unknown);
         }
         let header = seal::open_bytes(&old.keys, &clear, &row.record).map_err(|_| Refusal::Damaged)?;
-        let name = Header::decode(header.as_slice()).map_err(|_| Refusal::Damaged)?.name;
+        let name = Header::decode(header.as_slice()).map_err(|_| Refusal::Damaged)?.name.clone();
         let new_id = self.keys.record_id(&name);
         let clear = Clear { id: new_id, ..clear };
         let replaced = self.version(new_id)?;

@@ -212,7 +212,7 @@ fn candidate(record: &Record, owner: &Keys, in_force: &Keys) -> Option<Candidate
         return same.then(|| Candidate { clear, record: record.clone(), name: "(of a newer kvassd)".into() });
     }
     let header = seal::open_bytes(owner, &clear, record).ok()?;
-    let name = Header::decode(header.as_slice()).ok()?.name;
+    let name = Header::decode(header.as_slice()).ok()?.name.clone();
     if owner.account() == in_force.account() {
         return Some(Candidate { clear, record: record.clone(), name });
     }
