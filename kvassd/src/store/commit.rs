@@ -109,7 +109,7 @@ impl Committer {
         let (state, tally) = (plan.state, plan.tally);
         let (changes, steps) = plan.finish();
         // The pass must see a record as it was or as it is, and know which.
-        let mut pass = shared.pass.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pass = shared.pass.lock();
         let committed = index.apply(&index.account.trees, &changes).and_then(|()| index.make_durable());
         drop(guard);
         if !self.has_landed(committed, state.commit) {

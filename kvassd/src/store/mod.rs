@@ -48,7 +48,7 @@ use commit::{Answer, Committer, Job};
 use index::{Fault, Index};
 use layout::Layout;
 use names::Names;
-use pass::Pass;
+use pass::Turns;
 use plan::Change as Write;
 use space::Space;
 
@@ -167,7 +167,7 @@ struct Shared {
     /// `None` while the index waits for space, and after the end.
     index: RwLock<Option<Index>>,
     names: Names,
-    pass: Mutex<Pass>,
+    pass: Turns,
     commits: watch::Sender<Position>,
     jobs: SyncSender<Job>,
     pid: AtomicU32,
@@ -224,7 +224,7 @@ impl Store {
             options,
             space,
             names: Names::default(),
-            pass: Mutex::new(Pass::new(opened.tally.digest)),
+            pass: Turns::new(opened.tally.digest),
             commits: watch::Sender::new(Position { account, seq: opened.tally.last }),
             jobs,
             pid: AtomicU32::new(opened.pid),

@@ -25,7 +25,7 @@ pub(crate) struct Opened {
     pub(crate) state: State,
     pub(crate) tally: Tally,
     pub(crate) pid: u32,
-    /// Files under `blobs/` that no row names.
+    /// Files under `blobs/`.
     pub(crate) files: Vec<ValueHash>,
 }
 
@@ -275,6 +275,6 @@ fn finish(layout: &Layout, index: Index, key: EncryptionKey, witness: Witness) -
     {
         tracing::warn!(%error, "the key file keeps a key that is not in force");
     }
-    let files = pass::unnamed_files(layout, &index).map_err(OpenError::io("read", &layout.blobs()))?;
+    let files = pass::list_files(layout).map_err(OpenError::io("read", &layout.blobs()))?;
     Ok(Opened { index, key, witness, run, state, tally, pid, files })
 }

@@ -4,7 +4,7 @@
 //! It runs beside readers and the committer, a batch at a time under a lock that the committer takes for a commit.
 
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::commit::Job;
 use super::index::{Fault, Index};
@@ -17,6 +17,24 @@ use crate::seal;
 
 /// Records that are read under one lock.
 const BATCH: usize = 256;
+
+/// The pass, for whoever's turn it is. Who waits is let in before who was in last: the pass would otherwise take the
+/// lock again and again before a committer that waits for it.
+pub(crate) struct Turns {
+    gate: Mutex<()>,
+    pass: Mutex<Pass>,
+}
+
+impl Turns {
+    pub(crate) fn new(expected: [u8; 32]) -> Self {
+        Self { gate: Mutex::default(), pass: Mutex::new(Pass { expected, ..Pass::default() }) }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Pass> {
+        let _next = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        self.pass.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// How far the pass has come.
 #[derive(Default)]
@@ -31,10 +49,6 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
-    pub(crate) fn new(expected: [u8; 32]) -> Self {
-        Self { expected, ..Self::default() }
-    }
-
     /// A record changed after the pass may have read it.
     pub(crate) fn changed(&mut self, id: RecordId, old: Option<Auth>, new: Auth) {
         if self.done || self.position.is_none_or(|position| id > position) {
@@ -47,13 +61,14 @@ impl Pass {
     }
 }
 
-/// Runs the pass. `files` are those that no row of the index named at the start: they go when all is well.
+/// Runs the pass. `files` are those that were there before anybody was served: when all is well, those that no row of
+/// the index names go.
 pub(crate) fn run(shared: &Arc<Shared>, files: Vec<ValueHash>) {
     loop {
         if shared.names.is_closed() {
             return;
         }
-        let mut pass = shared.pass.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pass = shared.pass.lock();
         match shared.read_index(|index| read_batch(shared, index, &mut pass)) {
             Ok(true) => {}
             Ok(false) => {
@@ -66,7 +81,10 @@ pub(crate) fn run(shared: &Arc<Shared>, files: Vec<ValueHash>) {
                 }
                 drop(pass);
                 shared.names.set_whole();
-                let _ = shared.jobs.send(Job::Sweep(files));
+                let named =
+                    |hash: &ValueHash| shared.read_index(|index| Ok(index.account.trees.blobs.contains_key(hash.0)?));
+                let unnamed = files.into_iter().filter(|hash| matches!(named(hash), Ok(false))).collect();
+                let _ = shared.jobs.send(Job::Sweep(unnamed));
                 return;
             }
             Err(fault) => {
@@ -108,19 +126,19 @@ fn wrong(what: &str) -> Fault {
     Fault::Other(what.into())
 }
 
-/// The files under `blobs/` that no row of the index names. Unfinished ones are removed at once: nobody writes yet.
-pub(crate) fn unnamed_files(shared: &super::layout::Layout, index: &Index) -> std::io::Result<Vec<ValueHash>> {
-    let mut unnamed = Vec::new();
-    for file in std::fs::read_dir(shared.blobs())? {
+/// The files under `blobs/`. Unfinished ones are removed at once: nobody writes yet.
+pub(crate) fn list_files(layout: &super::layout::Layout) -> std::io::Result<Vec<ValueHash>> {
+    let mut files = Vec::new();
+    for file in std::fs::read_dir(layout.blobs())? {
         let file = file?;
         let name = file.file_name();
         let name = name.to_string_lossy();
         let mut hash = [0; 32];
         if name.ends_with(value_writer::PART) {
             super::layout::remove_file(&file.path())?;
-        } else if decode_hex(&name, &mut hash) && !matches!(index.account.trees.blobs.contains_key(hash), Ok(true)) {
-            unnamed.push(ValueHash(hash));
+        } else if decode_hex(&name, &mut hash) {
+            files.push(ValueHash(hash));
         }
     }
-    Ok(unnamed)
+    Ok(files)
 }

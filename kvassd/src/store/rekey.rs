@@ -215,7 +215,7 @@ impl Committer {
     fn end_rekey(&mut self, rekey: Rekey) {
         let Rekey { key, keys, trees, answer, .. } = rekey;
         {
-            let mut pass = self.shared.pass.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut pass = self.shared.pass.lock();
             pass.expected = self.tally.digest;
             let mut slot = self.shared.index.write().unwrap_or_else(PoisonError::into_inner);
             if let Some(index) = &mut *slot {
