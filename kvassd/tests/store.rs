@@ -413,6 +413,72 @@ fn a_flipped_or_cut_tail_is_refused_or_whole_and_repair_keeps_what_is_readable()
 }
 
 #[test]
+fn one_flipped_bit_costs_a_repair_at_most_one_entry_also_after_an_opening_was_refused() {
+    let original = tempfile::tempdir().unwrap();
+    let store = open(original.path());
+    let expected: BTreeMap<_, _> = (0..3_000).map(|at| (format!("key/{at:05}"), bytes(at, 300))).collect();
+    std::thread::scope(|scope| {
+        for writer in 0..16 {
+            let (store, expected) = (store.clone(), &expected);
+            scope.spawn(move || {
+                expected.iter().skip(writer).step_by(16).for_each(|(name, value)| set(&store, name, value))
+            });
+        }
+    });
+    store.close();
+    let content = fs::read(original.path().join("store/sled/db")).unwrap();
+    let used = content.iter().rposition(|byte| *byte != 0).unwrap();
+    for at in [used / 10, used / 10 * 6, used / 10 * 8] {
+        for opened in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            copy(original.path(), directory.path());
+            let mut damaged = content.clone();
+            damaged[at] ^= 4;
+            fs::write(directory.path().join("store/sled/db"), damaged).unwrap();
+            if opened && let Ok(store) = Store::open(directory.path(), OPTIONS, &|_| {}) {
+                store.close();
+            }
+            repair(directory.path(), &mut |_| {}).unwrap();
+            let store = open(directory.path());
+            let kept = names(&store).len();
+            assert!(kept + 1 >= expected.len(), "{kept} entries kept, opened before: {opened}");
+            store.check(&mut |finding| panic!("{finding:?}")).unwrap();
+            store.close();
+        }
+    }
+}
+
+#[test]
+fn a_copy_of_the_log_stays_only_while_it_may_be_needed() {
+    let (directory, expected) = filled(20);
+    let before = directory.path().join("store/db.before");
+    // As a crash in the middle of an opening leaves it.
+    fs::copy(directory.path().join("store/sled/db"), &before).unwrap();
+    let store = open(directory.path());
+    assert_whole(&store, &expected);
+    assert!(!before.exists());
+    store.close();
+    let db = directory.path().join("store/sled/db");
+    fs::write(&db, vec![7; 1 << 20]).unwrap();
+    for _ in 0..2 {
+        assert!(Store::open(directory.path(), OPTIONS, &|_| {}).is_err_and(|error| error.is_damage()));
+        assert_eq!(fs::read(&before).unwrap(), vec![7; 1 << 20]);
+    }
+}
+
+#[test]
+fn a_repair_can_be_repeated_at_once_and_finishes_what_a_crash_left() {
+    let (directory, expected) = filled(20);
+    let first = repair(directory.path(), &mut |_| {}).unwrap();
+    let second = repair(directory.path(), &mut |_| {}).unwrap();
+    assert_ne!(first.aside, second.aside);
+    // Between the two renames of a repair or a rewrite.
+    fs::rename(directory.path().join("store"), directory.path().join("store.next")).unwrap();
+    assert_eq!(repair(directory.path(), &mut |_| {}).unwrap().kept as usize, expected.len());
+    assert_whole(&open(directory.path()), &expected);
+}
+
+#[test]
 fn repair_moves_the_old_store_aside_and_names_what_is_lost() {
     let (directory, expected) = filled(50);
     let long: Vec<_> = expected.iter().filter(|(_, value)| value.len() > 4_096).map(|(name, _)| name).collect();
