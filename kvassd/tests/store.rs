@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kvassd::store::{Condition, OpenError, Options, Outcome, ReadError, Store, WriteError, repair};
 use tempfile::TempDir;
@@ -271,6 +272,40 @@ fn a_new_key_keeps_every_entry_and_what_is_written_meanwhile() {
     assert_whole(&store, &expected);
     assert_eq!(store.check(&mut |finding| panic!("{finding:?}")).unwrap().records as usize, expected.len() + 2);
     assert_eq!(blob_files(directory.path()).len(), expected.values().filter(|value| value.len() > 4_096).count());
+}
+
+#[test]
+fn a_new_key_comes_into_force_however_much_is_written() {
+    let (directory, _) = filled(2_000);
+    let store = open(directory.path());
+    let (done, written) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for writer in 0..24 {
+            let (store, done, written) = (store.clone(), &done, &written);
+            scope.spawn(move || {
+                for at in 0.. {
+                    if done.load(Ordering::Relaxed) {
+                        written.fetch_add(at, Ordering::Relaxed);
+                        break;
+                    }
+                    set(&store, &format!("new/{writer}/{at}"), b"x");
+                }
+            });
+        }
+        let changing = {
+            let store = store.clone();
+            scope.spawn(move || store.set_key(None).unwrap())
+        };
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while !changing.is_finished() && std::time::Instant::now() < deadline {
+            std::thread::park_timeout(std::time::Duration::from_millis(2));
+        }
+        let in_time = changing.is_finished();
+        done.store(true, Ordering::Relaxed);
+        assert!(in_time, "the key did not change beside the writes");
+    });
+    assert_eq!(names(&store).len() as u64, 2_000 + written.load(Ordering::Relaxed));
+    store.check(&mut |finding| panic!("{finding:?}")).unwrap();
 }
 
 #[test]
