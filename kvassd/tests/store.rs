@@ -405,6 +405,23 @@ fn a_damaged_value_is_refused_found_and_the_rest_is_served() {
 }
 
 #[test]
+fn a_value_whose_file_is_cut_or_changed_while_it_is_read_is_told_in_words() {
+    for change in [|file: &fs::File| file.set_len(600_000), |file: &fs::File| file.write_all_at(b"damage", 700_000)] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(directory.path());
+        set(&store, "long", &bytes(1, 1_000_000));
+        let (_, mut reader) = store.read("long").unwrap().unwrap();
+        let mut value = Vec::new();
+        assert!(reader.next(&mut value).unwrap());
+        let path = directory.path().join("blobs").join(&blob_files(directory.path())[0]);
+        change(&fs::File::options().write(true).open(path).unwrap()).unwrap();
+        let error = reader.next(&mut value).unwrap_err();
+        assert!(matches!(&error, ReadError::Value { key, .. } if key == "long"), "{error:?}");
+        assert_eq!(value, bytes(1, 1_000_000)[..value.len()]);
+    }
+}
+
+#[test]
 fn a_flipped_or_cut_tail_is_refused_or_whole_and_repair_keeps_what_is_readable() {
     let (original, expected) = filled(300);
     let db = original.path().join("store/sled/db");

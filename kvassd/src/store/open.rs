@@ -73,7 +73,11 @@ fn open_checked(layout: &Layout) -> Result<(Index, EncryptionKey, Mark, Witness)
     let (witness, mark) = Witness::open(&paths.witness()).map_err(|_| damaged("its witness is missing"))?;
     let mark = mark.ok_or_else(|| damaged("its witness does not verify"))?;
     let keys = read_keys(layout)?;
-    layout::make_directory(&layout.blobs()).map_err(OpenError::io("make", &layout.blobs()))?;
+    if !layout.blobs().exists() {
+        layout::make_directory(&layout.blobs())
+            .and_then(|()| layout::sync_directory(layout.root()))
+            .map_err(OpenError::io("make", &layout.blobs()))?;
+    }
     keep_log(&paths).map_err(OpenError::io("open", &paths.db()))?;
     let opened = match open_index(&paths, &keys, &mark) {
         Err(Trouble::Fault(Fault::Other(first))) => match retry_without_snapshots(layout, &keys, &mark)? {
