@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kvassd::store::{Condition, OpenError, Options, Outcome, ReadError, Store, WriteError, repair};
 use tempfile::TempDir;
@@ -274,6 +275,40 @@ fn a_new_key_keeps_every_entry_and_what_is_written_meanwhile() {
 }
 
 #[test]
+fn a_new_key_comes_into_force_however_much_is_written() {
+    let (directory, _) = filled(2_000);
+    let store = open(directory.path());
+    let (done, written) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for writer in 0..24 {
+            let (store, done, written) = (store.clone(), &done, &written);
+            scope.spawn(move || {
+                for at in 0.. {
+                    if done.load(Ordering::Relaxed) {
+                        written.fetch_add(at, Ordering::Relaxed);
+                        break;
+                    }
+                    set(&store, &format!("new/{writer}/{at}"), b"x");
+                }
+            });
+        }
+        let changing = {
+            let store = store.clone();
+            scope.spawn(move || store.set_key(None).unwrap())
+        };
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while !changing.is_finished() && std::time::Instant::now() < deadline {
+            std::thread::park_timeout(std::time::Duration::from_millis(2));
+        }
+        let in_time = changing.is_finished();
+        done.store(true, Ordering::Relaxed);
+        assert!(in_time, "the key did not change beside the writes");
+    });
+    assert_eq!(names(&store).len() as u64, 2_000 + written.load(Ordering::Relaxed));
+    store.check(&mut |finding| panic!("{finding:?}")).unwrap();
+}
+
+#[test]
 fn the_process_id_stays() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
@@ -370,6 +405,23 @@ fn a_damaged_value_is_refused_found_and_the_rest_is_served() {
 }
 
 #[test]
+fn a_value_whose_file_is_cut_or_changed_while_it_is_read_is_told_in_words() {
+    for change in [|file: &fs::File| file.set_len(600_000), |file: &fs::File| file.write_all_at(b"damage", 700_000)] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(directory.path());
+        set(&store, "long", &bytes(1, 1_000_000));
+        let (_, mut reader) = store.read("long").unwrap().unwrap();
+        let mut value = Vec::new();
+        assert!(reader.next(&mut value).unwrap());
+        let path = directory.path().join("blobs").join(&blob_files(directory.path())[0]);
+        change(&fs::File::options().write(true).open(path).unwrap()).unwrap();
+        let error = reader.next(&mut value).unwrap_err();
+        assert!(matches!(&error, ReadError::Value { key, .. } if key == "long"), "{error:?}");
+        assert_eq!(value, bytes(1, 1_000_000)[..value.len()]);
+    }
+}
+
+#[test]
 fn a_flipped_or_cut_tail_is_refused_or_whole_and_repair_keeps_what_is_readable() {
     let (original, expected) = filled(300);
     let db = original.path().join("store/sled/db");
@@ -410,6 +462,72 @@ fn a_flipped_or_cut_tail_is_refused_or_whole_and_repair_keeps_what_is_readable()
     }
     assert!(refused > 0, "no damage was noticed");
     assert!(kept > 24 * 250, "only {kept} values came back");
+}
+
+#[test]
+fn one_flipped_bit_costs_a_repair_at_most_one_entry_also_after_an_opening_was_refused() {
+    let original = tempfile::tempdir().unwrap();
+    let store = open(original.path());
+    let expected: BTreeMap<_, _> = (0..3_000).map(|at| (format!("key/{at:05}"), bytes(at, 300))).collect();
+    std::thread::scope(|scope| {
+        for writer in 0..16 {
+            let (store, expected) = (store.clone(), &expected);
+            scope.spawn(move || {
+                expected.iter().skip(writer).step_by(16).for_each(|(name, value)| set(&store, name, value))
+            });
+        }
+    });
+    store.close();
+    let content = fs::read(original.path().join("store/sled/db")).unwrap();
+    let used = content.iter().rposition(|byte| *byte != 0).unwrap();
+    for at in [used / 10, used / 10 * 6, used / 10 * 8] {
+        for opened in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            copy(original.path(), directory.path());
+            let mut damaged = content.clone();
+            damaged[at] ^= 4;
+            fs::write(directory.path().join("store/sled/db"), damaged).unwrap();
+            if opened && let Ok(store) = Store::open(directory.path(), OPTIONS, &|_| {}) {
+                store.close();
+            }
+            repair(directory.path(), &mut |_| {}).unwrap();
+            let store = open(directory.path());
+            let kept = names(&store).len();
+            assert!(kept + 1 >= expected.len(), "{kept} entries kept, opened before: {opened}");
+            store.check(&mut |finding| panic!("{finding:?}")).unwrap();
+            store.close();
+        }
+    }
+}
+
+#[test]
+fn a_copy_of_the_log_stays_only_while_it_may_be_needed() {
+    let (directory, expected) = filled(20);
+    let before = directory.path().join("store/db.before");
+    // As a crash in the middle of an opening leaves it.
+    fs::copy(directory.path().join("store/sled/db"), &before).unwrap();
+    let store = open(directory.path());
+    assert_whole(&store, &expected);
+    assert!(!before.exists());
+    store.close();
+    let db = directory.path().join("store/sled/db");
+    fs::write(&db, vec![7; 1 << 20]).unwrap();
+    for _ in 0..2 {
+        assert!(Store::open(directory.path(), OPTIONS, &|_| {}).is_err_and(|error| error.is_damage()));
+        assert_eq!(fs::read(&before).unwrap(), vec![7; 1 << 20]);
+    }
+}
+
+#[test]
+fn a_repair_can_be_repeated_at_once_and_finishes_what_a_crash_left() {
+    let (directory, expected) = filled(20);
+    let first = repair(directory.path(), &mut |_| {}).unwrap();
+    let second = repair(directory.path(), &mut |_| {}).unwrap();
+    assert_ne!(first.aside, second.aside);
+    // Between the two renames of a repair or a rewrite.
+    fs::rename(directory.path().join("store"), directory.path().join("store.next")).unwrap();
+    assert_eq!(repair(directory.path(), &mut |_| {}).unwrap().kept as usize, expected.len());
+    assert_whole(&open(directory.path()), &expected);
 }
 
 #[test]

@@ -60,10 +60,10 @@ impl Exchange<'_, '_, '_> {
     async fn set(&mut self, set: v1::Set) -> Result<Reply, Failure> {
         key::check(&set.key)?;
         let outcome = match set.value.as_deref() {
-            Some(bytes) => self.shared.call(|| store_inline(&self.store, &set, bytes)).await?,
+            Some(bytes) => self.shared.wait(|| store_inline(&self.store, &set, bytes)).await?,
             None => {
                 let value = value::receive(self.shared, &self.store, self.from, set.size).await?;
-                self.shared.call(|| store_value(&self.store, &set, value)).await?
+                self.shared.wait(|| store_value(&self.store, &set, value)).await?
             }
         };
         let outcome = match outcome {
@@ -90,7 +90,7 @@ impl Exchange<'_, '_, '_> {
             if !remove.keys.is_empty() {
                 return Err(Failure::bad_input("keys and a prefix in one removal"));
             }
-            let count = self.shared.call(|| self.store.remove_prefix(&prefix)).await?;
+            let count = self.shared.wait(|| self.store.remove_prefix(&prefix)).await?;
             return Ok(Reply::Removed(v1::Removed { missing: Vec::new(), count }));
         }
         let mut keys = remove.keys;
@@ -98,7 +98,7 @@ impl Exchange<'_, '_, '_> {
         keys.sort_unstable();
         keys.dedup();
         let asked = keys.len() as u64;
-        let missing = self.shared.call(|| self.store.remove(keys)).await?;
+        let missing = self.shared.wait(|| self.store.remove(keys)).await?;
         let count = asked.saturating_sub(missing.len() as u64);
         Ok(Reply::Removed(v1::Removed { missing, count }))
     }
@@ -148,7 +148,7 @@ impl Exchange<'_, '_, '_> {
         if set.pid == 0 {
             return Err(Failure::bad_input("a process id is 1 to 4294967295"));
         }
-        self.shared.call(|| self.store.set_pid(set.pid)).await?;
+        self.shared.wait(|| self.store.set_pid(set.pid)).await?;
         self.config().await
     }
 

@@ -82,7 +82,7 @@ impl<'a> Pages<'a> {
             return Ok(None);
         }
         let Self { shared, store, query, after, .. } = self;
-        let page = shared.call(|| store.entries(&query.prefix, after.as_deref(), query.reverse, ENTRIES)).await?;
+        let page = shared.wait(|| store.entries(&query.prefix, after.as_deref(), query.reverse, ENTRIES)).await?;
         self.whole = page.len() < ENTRIES;
         self.after = page.last().map(|entry| entry.name.clone());
         Ok(Some(page))

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::Store;
 
-/// Calls into the store at once: enough for commits to be shared, few enough to bound threads and memory.
+/// Calls into the store at once, of either kind: enough for commits to be shared, few enough to bound threads and memory.
 const CALLS: usize = 32;
 
 /// What the daemon is doing.
@@ -47,6 +47,7 @@ pub(crate) struct Shared {
     state: watch::Sender<State>,
     begun: watch::Sender<usize>,
     calls: Semaphore,
+    waits: Semaphore,
     stop: CancellationToken,
 }
 
@@ -59,6 +60,7 @@ impl Shared {
             state: watch::Sender::new(State::Starting("starting".into())),
             begun: watch::Sender::new(0),
             calls: Semaphore::new(CALLS),
+            waits: Semaphore::new(CALLS),
             stop,
         }
     }
@@ -120,6 +122,13 @@ impl Shared {
         tokio::task::block_in_place(call)
     }
 
+    /// Runs a call that may have to wait: for a commit, for the pass after a start, or for space on a full disk. Short
+    /// ones do not wait behind it.
+    pub(crate) async fn wait<T>(&self, call: impl FnOnce() -> T) -> T {
+        let _permit = self.waits.acquire().await;
+        tokio::task::block_in_place(call)
+    }
+
     pub(crate) fn greeting(&self, state: &State) -> v1::Greeting {
         let (state, doing) = match state {
             State::Starting(doing) => (greeting::State::Starting, doing.clone()),
@@ -151,5 +160,34 @@ impl Begun {
 impl Drop for Begun {
     fn drop(&mut self) {
         self.0.begun.send_modify(|begun| *begun -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_read_does_not_wait_behind_writes_that_wait() {
+        let identity = Identity { directory: PathBuf::new(), on_demand: false, arguments: Vec::new() };
+        let shared = Arc::new(Shared::new(identity, CancellationToken::new()));
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let ended = Arc::new(std::sync::Mutex::new(ended));
+        let writes: Vec<_> = (0..2 * CALLS)
+            .map(|_| {
+                let (shared, ended) = (shared.clone(), ended.clone());
+                tokio::spawn(
+                    async move { shared.wait(|| ended.lock().map(|ended| ended.recv().is_err())).await.is_ok() },
+                )
+            })
+            .collect();
+        while shared.waits.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        shared.call(|| ()).await;
+        drop(end);
+        for write in writes {
+            assert!(write.await.unwrap());
+        }
     }
 }

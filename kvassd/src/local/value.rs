@@ -94,7 +94,7 @@ pub(super) async fn receive(
         writer.push(&part)?;
         writer.finish()
     };
-    Ok(shared.call(finish).await?)
+    Ok(shared.wait(finish).await?)
 }
 
 type Written = (ValueWriter, Vec<u8>, Result<(), WriteError>);

@@ -1,6 +1,6 @@
 //! The data directory: only its owner may look into it.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -33,12 +33,25 @@ impl DirectoryError {
     }
 }
 
-/// Makes the directory where it is missing, checks it, and returns its path without symbolic links.
+/// Makes the directory where it is missing, so that it survives a power cut, checks it, and returns its path without
+/// symbolic links.
 pub(super) fn prepare(path: &Path) -> Result<PathBuf, DirectoryError> {
+    let missing: Vec<_> = path.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
     match DirBuilder::new().recursive(true).mode(0o700).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(DirectoryError::NotADirectory(path.into())),
         Err(source) => Err(DirectoryError::Make { path: path.into(), source }),
-        Ok(()) => check(path),
+        Ok(()) => {
+            missing.into_iter().filter_map(Path::parent).for_each(sync);
+            check(path)
+        }
+    }
+}
+
+/// A file system that syncs no directories, or one that may not be read, is no reason not to start.
+fn sync(directory: &Path) {
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    if let Err(error) = synced {
+        tracing::debug!(%error, path = %directory.display(), "a directory cannot be synced");
     }
 }
 

@@ -4,7 +4,7 @@
 //! everybody. On any error there but a full disk it answers nobody and the process ends, so that the next opening
 //! decides what was stored. What a crash leaves is the state before the commit or after it.
 
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ use crate::record::{Kind, RecordId, ValueHash};
 
 /// The most changes of one commit.
 const CHANGES: usize = 256;
+
+/// How often an index that waits for space is tried again: space on a disk is nothing that one could wait for.
+pub(crate) const LOOK: Duration = Duration::from_millis(200);
 
 /// Where an answer goes.
 pub(crate) type Answer<T> = SyncSender<Result<T, WriteError>>;
@@ -64,7 +67,11 @@ impl Committer {
     pub(crate) fn run(mut self) {
         loop {
             match self.take() {
-                Some(Job::Write { changes, answer }) => self.commit(changes, answer),
+                Some(Job::Write { changes, answer }) => {
+                    self.commit(changes, answer);
+                    // Else a change of key would wait for ever beside many writers.
+                    self.continue_rekey();
+                }
                 Some(Job::SetKey { key, answer }) => self.start_rekey(key, answer),
                 Some(Job::SetPid { pid, answer }) => self.set_pid(pid, &answer),
                 Some(Job::Sweep(files)) => self.sweep(files),
@@ -75,18 +82,36 @@ impl Committer {
         self.close();
     }
 
-    /// The next job; `None` where nobody waits and a change of key can go on.
+    /// The next job; `None` where nobody waits and a change of key can go on, or where it is about to end: what is
+    /// written would be sealed anew faster than it is taken otherwise.
     fn take(&mut self) -> Option<Job> {
+        if self.rekey.as_ref().is_some_and(Rekey::is_ending) {
+            return None;
+        }
         if let Some(job) = self.next.take() {
             return Some(job);
         }
         if self.rekey.is_none() {
-            return Some(self.jobs.recv().unwrap_or(Job::Close));
+            return Some(self.wait());
         }
         match self.jobs.try_recv() {
             Ok(job) => Some(job),
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => Some(Job::Close),
+        }
+    }
+
+    /// Waits for a job. An index that waits for space is opened meanwhile as soon as there is some.
+    fn wait(&mut self) -> Job {
+        loop {
+            if self.shared.is_open() {
+                return self.jobs.recv().unwrap_or(Job::Close);
+            }
+            match self.jobs.recv_timeout(LOOK) {
+                Ok(job) => return job,
+                Err(RecvTimeoutError::Timeout) => drop(self.recover(None)),
+                Err(RecvTimeoutError::Disconnected) => return Job::Close,
+            }
         }
     }
 
@@ -96,8 +121,6 @@ impl Committer {
         let guard = shared.index.read().unwrap_or_else(PoisonError::into_inner);
         let Some(index) = &*guard else {
             let _ = answer.send(Err(shared.space.full()));
-            drop(guard);
-            self.recover(None);
             return;
         };
         let mut plan = Plan::new(index, now_us(), shared.pid(), self.state, self.tally);
@@ -220,11 +243,17 @@ impl Committer {
     }
 
     /// Opens the index anew after it met a full disk: sled takes no more writes in this life. Says whether the commit
-    /// of that number is in it.
+    /// of that number is in it. A change of key under way is given up.
     pub(crate) fn recover(&mut self, commit: Option<u64>) -> bool {
-        tracing::error!("the disk is full");
-        let _ = self.shared.space.drop_ballast();
         let shared = Arc::clone(&self.shared);
+        if shared.is_open() {
+            tracing::error!("the disk is full");
+        }
+        let _ = shared.space.drop_ballast();
+        // Its trees would keep sled from being opened again.
+        if let Some(rekey) = self.rekey.take() {
+            rekey.refuse(shared.space.full());
+        }
         loop {
             let mut slot = shared.index.write().unwrap_or_else(PoisonError::into_inner);
             *slot = None;
@@ -238,8 +267,10 @@ impl Committer {
                 Err(Fault::Full) => drop(slot),
                 Err(Fault::Other(what)) => fatal(&what),
             }
-            // Space on a disk is nothing that one could wait for.
-            std::thread::sleep(Duration::from_millis(200));
+            if shared.names.is_closed() {
+                fatal("the daemon ends while the disk is full");
+            }
+            std::thread::sleep(LOOK);
         }
     }
 
@@ -251,9 +282,7 @@ impl Committer {
             Ok(read) => read,
             Err(fault) => fatal(&format!("the index cannot be taken up again: {fault:?}")),
         };
-        if state.commit < self.state.commit {
-            fatal("the index lost a commit when the disk was full");
-        }
+        // It may be behind by batches of a change of key, which nobody was told of; the witness knows what somebody was.
         let landed = commit == Some(state.commit);
         if !landed {
             (self.state, self.tally) = (state, tally);

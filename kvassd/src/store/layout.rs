@@ -84,6 +84,11 @@ impl StorePaths {
         self.sled().join("db")
     }
 
+    /// sled's log as it was before an opening that found damage, or did not end.
+    pub(crate) fn db_before(&self) -> PathBuf {
+        self.0.join("db.before")
+    }
+
     pub(crate) fn witness(&self) -> PathBuf {
         self.0.join("witness")
     }

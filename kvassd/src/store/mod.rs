@@ -182,6 +182,11 @@ impl Shared {
         index::guarded(|| read(index))
     }
 
+    /// Whether the index is open, and does not wait for space.
+    fn is_open(&self) -> bool {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     fn key(&self) -> EncryptionKey {
         self.key.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

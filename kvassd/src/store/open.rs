@@ -12,7 +12,7 @@ use super::layout::{self, Layout, StorePaths};
 use super::row::{State, Tally};
 use super::space::Space;
 use super::witness::{Mark, Witness};
-use super::{OpenError, Seq, key_file, pass, rewrite};
+use super::{OpenError, Seq, key_file, pass, rewrite, space};
 use crate::keys::{AccountId, EncryptionKey, Keys};
 use crate::record::ValueHash;
 
@@ -73,15 +73,44 @@ fn open_checked(layout: &Layout) -> Result<(Index, EncryptionKey, Mark, Witness)
     let (witness, mark) = Witness::open(&paths.witness()).map_err(|_| damaged("its witness is missing"))?;
     let mark = mark.ok_or_else(|| damaged("its witness does not verify"))?;
     let keys = read_keys(layout)?;
-    layout::make_directory(&layout.blobs()).map_err(OpenError::io("make", &layout.blobs()))?;
-    let (index, key) = match open_index(&paths, &keys, &mark) {
+    if !layout.blobs().exists() {
+        layout::make_directory(&layout.blobs())
+            .and_then(|()| layout::sync_directory(layout.root()))
+            .map_err(OpenError::io("make", &layout.blobs()))?;
+    }
+    keep_log(&paths).map_err(OpenError::io("open", &paths.db()))?;
+    let opened = match open_index(&paths, &keys, &mark) {
         Err(Trouble::Fault(Fault::Other(first))) => match retry_without_snapshots(layout, &keys, &mark)? {
-            Some(opened) => opened,
+            Some(opened) => Ok(opened),
             None => return Err(damaged(&first)),
         },
-        other => other.map_err(|trouble| trouble.into_error(layout))?,
+        other => other.map_err(|trouble| trouble.into_error(layout)),
     };
+    layout::remove_file(&paths.db_before()).map_err(OpenError::io("remove", &paths.db_before()))?;
+    let (index, key) = opened?;
     Ok((index, key, mark, witness))
+}
+
+/// Copies sled's log before sled sees it: where a part does not verify, sled wipes what was written after that part,
+/// and a repair could not find it any more. The copy goes once the index is found to be whole, and an older one stays.
+///
+/// Without room it is done without: a store must be readable on a full disk.
+fn keep_log(paths: &StorePaths) -> std::io::Result<()> {
+    // Also for what may be wrong with the file itself, such as its owner: that is no damage.
+    let mut log = fs::File::options().read(true).write(true).open(paths.db())?;
+    let (to, part) = (paths.db_before(), paths.0.join("db.part"));
+    if to.exists() || space::available(&paths.0)? < log.metadata()?.len() + space::RESERVE_MIN {
+        return Ok(());
+    }
+    let copied = layout::remove_file(&part)
+        .and_then(|()| layout::create_file(&part))
+        .and_then(|mut part| std::io::copy(&mut log, &mut part))
+        .and_then(|_| fs::rename(&part, &to));
+    if let Err(error) = copied {
+        tracing::warn!(%error, "the index is opened without a copy of its log");
+        let _ = layout::remove_file(&part);
+    }
+    Ok(())
 }
 
 fn read_keys(layout: &Layout) -> Result<Vec<EncryptionKey>, OpenError> {
@@ -169,7 +198,9 @@ fn retry_without_snapshots(
         return Ok(None);
     }
     tracing::warn!("the index does not open; trying a copy without snapshots");
-    copy_without_snapshots(&from, &to).map_err(OpenError::io("copy the index to", &to.0))?;
+    copy_without_snapshots(&from, &to)
+        .and_then(|()| fs::copy(from.witness(), to.witness()))
+        .map_err(OpenError::io("copy the index to", &to.0))?;
     match open_index(&to, keys, mark) {
         Ok((index, _)) => drop(index),
         Err(_) => {
@@ -183,16 +214,15 @@ fn retry_without_snapshots(
     open_index(&layout.store(), keys, mark).map(Some).map_err(|trouble| trouble.into_error(layout))
 }
 
-fn copy_without_snapshots(from: &StorePaths, to: &StorePaths) -> std::io::Result<()> {
+/// Copies what sled needs, the log as it was before sled wiped any of it.
+pub(crate) fn copy_without_snapshots(from: &StorePaths, to: &StorePaths) -> std::io::Result<()> {
     layout::remove_directory(&to.0)?;
     layout::make_directory(&to.0)?;
     layout::make_directory(&to.sled())?;
     layout::make_directory(&to.sled().join("blobs"))?;
-    fs::copy(from.witness(), to.witness())?;
-    for name in ["db", "conf"] {
-        fs::copy(from.sled().join(name), to.sled().join(name))?;
-    }
-    Ok(())
+    fs::copy(from.sled().join("conf"), to.sled().join("conf"))?;
+    let log = [from.db_before(), from.db()].into_iter().find(|log| log.exists()).unwrap_or(from.db());
+    fs::copy(log, to.db()).map(drop)
 }
 
 /// Puts a whole and durable `store.new` in the place of the store. A crash in between is finished by the next opening.
@@ -209,7 +239,7 @@ pub(crate) fn replace_store(layout: &Layout) -> std::io::Result<()> {
 }
 
 /// Finishes or undoes what a crash interrupted.
-fn settle_directories(layout: &Layout) -> std::io::Result<()> {
+pub(crate) fn settle_directories(layout: &Layout) -> std::io::Result<()> {
     let (store, next) = (layout.store().0, layout.store_next().0);
     if !store.exists() && next.exists() {
         fs::rename(&next, &store)?;

@@ -6,7 +6,7 @@
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::commit::Job;
+use super::commit::{Job, LOOK};
 use super::index::{Fault, Index};
 use super::names::Named;
 use super::row::{self, RecordRow};
@@ -87,9 +87,12 @@ pub(crate) fn run(shared: &Arc<Shared>, files: Vec<ValueHash>) {
                 let _ = shared.jobs.send(Job::Sweep(unnamed));
                 return;
             }
-            Err(fault) => {
+            Err(Fault::Full) => {
+                drop(pass);
+                std::thread::sleep(LOOK);
+            }
+            Err(Fault::Other(what)) => {
                 pass.done = true;
-                let Fault::Other(what) = fault else { return shared.names.set_damaged("the disk is full".into()) };
                 tracing::error!(what, "the pass over all records ended");
                 return shared.names.set_damaged(what);
             }

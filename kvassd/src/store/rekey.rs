@@ -46,12 +46,23 @@ impl Rekey {
         }
     }
 
+    /// Whether nothing is left but what changed after it was taken. Nothing may be written from then on to the end.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.scanned
+    }
+
+    /// Gives up, and tells whoever asked.
+    pub(crate) fn refuse(self, error: WriteError) {
+        let Self { answer, trees, .. } = self;
+        drop(trees);
+        // Whoever asked may be gone.
+        let _ = answer.send(Err(error));
+    }
+
     /// The records of the old account to be taken next, at most a batch.
     fn next_ids(&mut self, index: &Index) -> Result<Vec<RecordId>, Fault> {
         if self.scanned {
-            let ids: Vec<_> = self.changed.iter().copied().take(BATCH).collect();
-            self.changed.retain(|id| !ids.contains(id));
-            return Ok(ids);
+            return Ok(std::iter::from_fn(|| self.changed.pop_first()).take(BATCH).collect());
         }
         let after = self.position.map_or(Bound::Unbounded, |id| Bound::Excluded(id.0));
         let mut ids = Vec::with_capacity(BATCH);
@@ -176,7 +187,11 @@ impl Committer {
                 }
             }
             index::write_progress(&mut changes.meta, state, rekey.keys.account(), rekey.tally);
-            index.apply(&rekey.trees, &changes).map(Ok)
+            match index.apply(&rekey.trees, &changes) {
+                // What is in memory may not be what is on the disk any more.
+                Err(Fault::Other(what)) => fatal(&what),
+                applied => applied.map(Ok),
+            }
         });
         match done {
             Ok(Ok(())) => {
@@ -238,11 +253,14 @@ impl Committer {
     fn abandon(&mut self, rekey: Rekey, error: WriteError) {
         let Rekey { answer, trees, .. } = rekey;
         drop(trees);
-        if matches!(error, WriteError::DiskFull { .. }) && self.shared.read_index(|index| index.make_durable()).is_err()
-        {
-            self.recover(None);
-        } else if let Err(fault) = self.shared.read_index(Index::drop_other_accounts) {
-            tracing::warn!(?fault, "what the new key sealed stays until the next start");
+        match self.shared.read_index(Index::make_durable) {
+            Ok(()) => {
+                if let Err(fault) = self.shared.read_index(Index::drop_other_accounts) {
+                    tracing::warn!(?fault, "what the new key sealed stays until the next start");
+                }
+            }
+            Err(Fault::Full) => drop(self.recover(None)),
+            Err(Fault::Other(what)) => fatal(&what),
         }
         if let Err(error) = key_file::write(&self.shared.layout.key(), &[&self.shared.key()]) {
             tracing::warn!(%error, "the key file keeps the new key beside the old one");

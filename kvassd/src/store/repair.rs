@@ -14,11 +14,11 @@ use prost::Message;
 
 use super::create::{self, Seed, failed};
 use super::index::{self, Changes, Fault, Index, meta};
-use super::layout::{self, Layout, StorePaths};
+use super::layout::{self, Layout};
 use super::plan::{self, Step, Version};
 use super::row::{self, RECORD_MARK, RecordRow, State, Tally, VALUE_MARK};
 use super::witness::Witness;
-use super::{OpenError, Seq, check, key_file};
+use super::{OpenError, Seq, check, key_file, open};
 use crate::clock::now_us;
 use crate::keys::{EncryptionKey, Keys, decode_hex};
 use crate::record::{Clear, Kind, Record, RecordId, ValueHash};
@@ -55,10 +55,11 @@ pub struct Repaired {
 /// No key, a full disk, or what the system refuses; the old store stays as it is then.
 pub fn repair(directory: &Path, report: &mut dyn FnMut(&str)) -> Result<Repaired, OpenError> {
     let layout = Layout::new(directory);
+    open::settle_directories(&layout).map_err(OpenError::io("put in order", directory))?;
     let keys = read_keys(&layout)?;
     report("looking for what can be read");
     let salvage = Salvage::read(&layout, &keys).map_err(OpenError::io("read", &layout.store().db()))?;
-    let pid = old_pid(&layout.store());
+    let pid = old_pid(&layout);
     layout::make_directory(&layout.blobs()).map_err(OpenError::io("make", &layout.blobs()))?;
     let kept = salvage.choose(&layout);
     report(&format!("{} entries can be kept", kept.entries));
@@ -82,12 +83,11 @@ fn read_keys(layout: &Layout) -> Result<Vec<Key>, OpenError> {
     Ok(keys)
 }
 
-/// The process id of the damaged store, where its index still opens.
-fn old_pid(paths: &StorePaths) -> Option<u32> {
-    if !paths.db().exists() {
-        return None;
-    }
-    let db = index::open_sled(&paths.sled()).ok()?;
+/// The process id of the damaged store, where a copy of its index still opens: sled may wipe what it opens.
+fn old_pid(layout: &Layout) -> Option<u32> {
+    let copy = layout.store_new();
+    open::copy_without_snapshots(&layout.store(), &copy).ok()?;
+    let db = index::open_sled(&copy.sled()).ok()?;
     let row = index::guarded(|| Ok(db.open_tree("meta")?.get(meta::PID)?)).ok()??;
     <[u8; 4]>::try_from(&row[..]).ok().map(u32::from_be_bytes).filter(|pid| *pid > 0)
 }
@@ -100,12 +100,12 @@ struct Candidate {
     name: String,
 }
 
-/// Where a value row's sealed bytes are in the log, and how many.
-type Place = (u64, usize);
+/// Where a value row's sealed bytes are: in which log, where in it, and how many.
+type Place = (usize, u64, usize);
 
-/// All that was found in the bytes of the log.
+/// All that was found in the bytes of the log, and of the copy that a failed opening left of it.
 struct Salvage {
-    log: Option<File>,
+    logs: Vec<File>,
     versions: HashMap<RecordId, Vec<Candidate>>,
     values: HashMap<ValueHash, Place>,
     counter: u64,
@@ -120,21 +120,28 @@ struct Kept {
 
 impl Salvage {
     fn read(layout: &Layout, keys: &[Key]) -> io::Result<Self> {
-        let mut salvage = Self { log: None, versions: HashMap::new(), values: HashMap::new(), counter: 0 };
-        let log = match File::open(layout.store().db()) {
-            Ok(log) => log,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(salvage),
-            Err(error) => return Err(error),
-        };
+        let mut salvage = Self { logs: Vec::new(), versions: HashMap::new(), values: HashMap::new(), counter: 0 };
+        let store = layout.store();
+        for path in [store.db(), store.db_before()] {
+            match File::open(path) {
+                Ok(log) => salvage.read_log(log, keys)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(salvage)
+    }
+
+    fn read_log(&mut self, log: File, keys: &[Key]) -> io::Result<()> {
         let length = log.metadata()?.len();
         let mut window = vec![0; WINDOW + ROW_MAX];
         for start in (0..length).step_by(WINDOW) {
             let count = window.len().min((length - start) as usize);
             log.read_exact_at(&mut window[..count], start)?;
-            salvage.scan(&window[..count], start, keys);
+            self.scan(&window[..count], start, keys);
         }
-        salvage.log = Some(log);
-        Ok(salvage)
+        self.logs.push(log);
+        Ok(())
     }
 
     fn scan(&mut self, window: &[u8], start: u64, keys: &[Key]) {
@@ -149,7 +156,7 @@ impl Salvage {
                 && value::value_hash(&value::chunk_hash(sealed)) == hash
             {
                 let offset = start + (at + VALUE_MARK.len() + 34) as u64;
-                self.values.insert(hash, (offset, sealed.len()));
+                self.values.insert(hash, (self.logs.len(), offset, sealed.len()));
             }
         }
     }
@@ -193,14 +200,12 @@ impl Salvage {
     }
 
     fn sealed_value(&self, clear: &Clear) -> io::Result<Option<Vec<u8>>> {
-        let Some((offset, length)) = self.values.get(&clear.value_hash).filter(|_| clear.has_inline()) else {
+        let Some((log, offset, length)) = self.values.get(&clear.value_hash).filter(|_| clear.has_inline()) else {
             return Ok(None);
         };
         let mut sealed = vec![0; *length];
-        match &self.log {
-            Some(log) => log.read_exact_at(&mut sealed, *offset).map(|()| Some(sealed)),
-            None => Ok(None),
-        }
+        self.logs[*log].read_exact_at(&mut sealed, *offset)?;
+        Ok(Some(sealed))
     }
 }
 
@@ -262,7 +267,14 @@ fn write(index: &Index, salvage: &Salvage, batch: &[Candidate], state: State, ta
 
 /// Moves the old store aside with all files that the new one does not need, and puts the new one in its place.
 fn move_aside(layout: &Layout, kept: &Kept) -> io::Result<PathBuf> {
-    let aside = layout.root().join(format!("damaged-{}", now_us() / 1_000_000));
+    let mut seconds = now_us() / 1_000_000;
+    let aside = loop {
+        let aside = layout.root().join(format!("damaged-{seconds}"));
+        if !aside.exists() {
+            break aside;
+        }
+        seconds += 1;
+    };
     layout::make_directory(&aside)?;
     layout::make_directory(&aside.join("blobs"))?;
     fs::copy(layout.key(), aside.join("key"))?;

@@ -2,7 +2,7 @@
 //!
 //! It runs at a start, before anybody is served. Every row is copied as it is, so the store stays the same store.
 
-use super::create::{failed, seal_off};
+use super::create::seal_off;
 use super::index::{self, Fault, Index};
 use super::layout::{self, Layout, StorePaths};
 use super::witness::{Mark, Witness};
@@ -30,12 +30,14 @@ pub(crate) fn rewrite(layout: &Layout, index: Index, mark: Mark) -> Result<(), O
         tracing::warn!("the index has outgrown its content, and there is no room to rewrite it");
         return Ok(());
     }
-    let copied = copy(&index, &to, mark);
+    let copied = copy(&index, &to, mark).and_then(|()| Ok(seal_off(&to)?));
     drop(index);
-    copied.map_err(|fault| failed(layout, fault))?;
-    seal_off(&to)
-        .and_then(|()| open::replace_store(layout))
-        .map_err(OpenError::io("replace the index in", layout.root()))
+    if let Err(fault) = copied {
+        // The old one is as good as it was: a disk that filled, or damage, is told when it is met there.
+        tracing::warn!(?fault, "the index cannot be rewritten");
+        return layout::remove_directory(&to.0).map_err(OpenError::io("remove", &to.0));
+    }
+    open::replace_store(layout).map_err(OpenError::io("replace the index in", layout.root()))
 }
 
 fn copy(from: &Index, to: &StorePaths, mark: Mark) -> Result<(), Fault> {

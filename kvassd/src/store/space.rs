@@ -8,7 +8,7 @@ use super::WriteError;
 use super::layout::{self, Layout};
 
 /// The reserve is never smaller than this, in bytes: an index that met a full disk needs room to be opened again.
-const RESERVE_MIN: u64 = 4 << 20;
+pub(crate) const RESERVE_MIN: u64 = 4 << 20;
 
 /// Bytes of the ballast.
 const BALLAST: u64 = 16 << 20;
@@ -64,10 +64,14 @@ impl Space {
     /// Lays the ballast again where there is none and space is plenty; a failure only means that there is none.
     pub(crate) fn lay_ballast(&self) {
         let path = self.layout.ballast();
-        if path.exists() || self.check(2 * BALLAST, Purpose::Store).is_err() {
+        // One that a crash left unfinished is laid again.
+        if std::fs::metadata(&path).is_ok_and(|ballast| ballast.len() >= BALLAST)
+            || self.check(2 * BALLAST, Purpose::Store).is_err()
+        {
             return;
         }
-        let laid = layout::create_file(&path).and_then(|file| allocate(&file, BALLAST));
+        let laid =
+            self.drop_ballast().and_then(|()| layout::create_file(&path)).and_then(|file| allocate(&file, BALLAST));
         if let Err(error) = laid {
             tracing::debug!(%error, "no ballast");
             let _ = layout::remove_file(&path);

@@ -1,7 +1,7 @@
 //! Reads a value in parts, each one verified before it is handed out.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 
 use super::ReadError;
 use crate::value::{self, CHUNK, Chunks, ContentKey, HASH, TAG};
@@ -80,8 +80,12 @@ impl Blob {
         let end = ((self.position + count) * CHUNK as u64).min(self.size);
         let plain = end - self.position * CHUNK as u64;
         self.sealed.resize((plain + count * TAG as u64) as usize, 0);
-        let read = self.file.read_exact(&mut self.sealed);
-        read.map_err(|source| ReadError::Io { key: key.to_owned(), source })?;
+        self.file.read_exact(&mut self.sealed).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                ReadError::Value { key: key.to_owned(), what: "its file is cut short".into() }
+            }
+            _ => ReadError::Io { key: key.to_owned(), source },
+        })?;
         for sealed in self.sealed.chunks_mut(CHUNK + TAG) {
             let opened = self.chunks.open(self.position, self.position + 1 == all, sealed);
             opened.map_err(|error| ReadError::Value { key: key.to_owned(), what: error.to_string() })?;
