@@ -48,6 +48,8 @@ impl RunError {
         match self {
             Self::Socket(error) => error.hint(),
             Self::Daemon(error) => error.hint().into(),
+            // What helps against damage is what has just failed.
+            Self::Repair(error) if error.is_damage() => String::new(),
             Self::Repair(error) => error.hint().into(),
             _ => String::new(),
         }

@@ -350,6 +350,23 @@ fn a_repair_beside_a_running_daemon_is_refused() {
 }
 
 #[test]
+fn a_repair_without_the_key_says_what_helps_and_leaves_all_as_it_is() {
+    let directory = directory();
+    let path = real(&directory);
+    let mut daemon = Process::start(&path, &[]);
+    serving(&path);
+    daemon.signal("TERM");
+    daemon.ended();
+    std::fs::remove_file(path.join("key")).unwrap();
+    let mut repair = Process::start(&path, &["--repair"]);
+    assert_eq!(repair.ended().code(), Some(3));
+    let text = repair.stderr();
+    let wanted = "is damaged: its key file is missing, and without it nothing can be read: put that of a backup back\n";
+    assert!(text.ends_with(wanted), "{text}");
+    assert!(path.join("store/sled/db").exists());
+}
+
+#[test]
 fn no_core_can_be_dumped_and_sync_file_range_is_gone() {
     if !cfg!(target_os = "linux") {
         return skip("only Linux shows it");

@@ -73,10 +73,18 @@ pub fn repair(directory: &Path, report: &mut dyn FnMut(&str)) -> Result<Repaired
 type Key = (EncryptionKey, Keys);
 
 fn read_keys(layout: &Layout) -> Result<Vec<Key>, OpenError> {
-    let directory = || layout.root().to_path_buf();
-    let read = key_file::read(&layout.key()).map_err(OpenError::io("read", &layout.key()))?;
-    let what = "its key file holds no key, and without it nothing can be read";
-    let keys = read.ok_or_else(|| OpenError::Damaged { directory: directory(), what: what.into() })?;
+    let damaged = |what: &str| OpenError::Damaged { directory: layout.root().to_path_buf(), what: what.into() };
+    let keys = match key_file::read(&layout.key()) {
+        Ok(keys) => keys.ok_or_else(|| {
+            damaged("its key file holds no key, and without it nothing can be read: put that of a backup back")
+        })?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(damaged(
+                "its key file is missing, and without it nothing can be read: put that of a backup back",
+            ));
+        }
+        Err(error) => return Err(OpenError::io("read", &layout.key())(error)),
+    };
     let mut keys: Vec<Key> = keys.into_iter().map(|key| (key.clone(), Keys::derive(&key))).collect();
     let in_force = Witness::open(&layout.store().witness()).ok().and_then(|(_, mark)| mark).map(|mark| mark.account);
     keys.sort_by_key(|(_, keys)| Some(keys.account()) != in_force);
