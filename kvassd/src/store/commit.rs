@@ -280,7 +280,7 @@ impl Committer {
         let read = index.make_durable().and_then(|()| Ok((index.state()?, index.tally(account)?)));
         let (state, tally) = match read {
             Ok(read) => read,
-            Err(fault) => fatal(&format!("the index cannot be taken up again: {fault:?}")),
+            Err(fault) => fatal(&format!("the index cannot be taken up again: {fault}")),
         };
         // It may be behind by batches of a change of key, which nobody was told of; the witness knows what somebody was.
         let landed = commit == Some(state.commit);
@@ -321,7 +321,7 @@ impl Committer {
 
     fn close(self) {
         if let Err(fault) = self.shared.read_index(Index::make_durable) {
-            tracing::error!(?fault, "the index could not be flushed at the end");
+            tracing::error!(%fault, "the index could not be flushed at the end");
         }
         if let Err(error) = self.witness.sync() {
             tracing::warn!(%error, "the witness could not be synced at the end");

@@ -85,7 +85,7 @@ pub enum WriteError {
     Key(#[from] KeyError),
     #[error("a value of {size} bytes is over the limit of {most}")]
     TooLarge { size: u64, most: u64 },
-    #[error("the disk is full: {} bytes are free, and {reserve} are kept back", .free)]
+    #[error("{}", full(*.free, *.reserve))]
     DiskFull { free: u64, reserve: u64 },
     #[error("the store is damaged: {0}")]
     Damaged(String),
@@ -110,4 +110,12 @@ impl WriteError {
             _ => "",
         }
     }
+}
+
+/// A disk may also refuse what a quota does not allow, or what it has no room for but seems to have.
+fn full(free: u64, reserve: u64) -> String {
+    if free > reserve {
+        return "the disk is full, or a quota on it is used up".into();
+    }
+    format!("the disk is full: {free} bytes are free, and {reserve} are kept back")
 }

@@ -33,6 +33,15 @@ pub(crate) enum Fault {
     Other(String),
 }
 
+impl std::fmt::Display for Fault {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Full => to.write_str("the disk is full"),
+            Self::Other(what) => to.write_str(what),
+        }
+    }
+}
+
 impl From<sled::Error> for Fault {
     fn from(error: sled::Error) -> Self {
         match error {

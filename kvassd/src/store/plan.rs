@@ -122,7 +122,7 @@ impl<'a> Plan<'a> {
             return Ok(step.old);
         }
         let damaged = |what: String| WriteError::Damaged(format!("what is stored of '{name}' cannot be read: {what}"));
-        let row = index::guarded(|| self.index.record(id)).map_err(|fault| damaged(format!("{fault:?}")))?;
+        let row = index::guarded(|| self.index.record(id)).map_err(|fault| damaged(fault.to_string()))?;
         let Some(row) = row else { return Ok(None) };
         let row = RecordRow::decode(&row).ok_or_else(|| damaged("its row makes no sense".into()))?;
         let clear = seal::verify(&self.index.account.keys, &row.record).map_err(|error| damaged(error.to_string()))?;

@@ -244,7 +244,7 @@ impl Committer {
         self.write_witness();
         self.announce();
         if let Err(fault) = self.shared.read_index(Index::drop_other_accounts) {
-            tracing::warn!(?fault, "what the old key sealed stays until the next start");
+            tracing::warn!(%fault, "what the old key sealed stays until the next start");
         }
         let _ = answer.send(Ok(()));
     }
@@ -256,7 +256,7 @@ impl Committer {
         match self.shared.read_index(Index::make_durable) {
             Ok(()) => {
                 if let Err(fault) = self.shared.read_index(Index::drop_other_accounts) {
-                    tracing::warn!(?fault, "what the new key sealed stays until the next start");
+                    tracing::warn!(%fault, "what the new key sealed stays until the next start");
                 }
             }
             Err(Fault::Full) => drop(self.recover(None)),

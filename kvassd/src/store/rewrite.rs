@@ -34,7 +34,7 @@ pub(crate) fn rewrite(layout: &Layout, index: Index, mark: Mark) -> Result<(), O
     drop(index);
     if let Err(fault) = copied {
         // The old one is as good as it was: a disk that filled, or damage, is told when it is met there.
-        tracing::warn!(?fault, "the index cannot be rewritten");
+        tracing::warn!(%fault, "the index cannot be rewritten");
         return layout::remove_directory(&to.0).map_err(OpenError::io("remove", &to.0));
     }
     open::replace_store(layout).map_err(OpenError::io("replace the index in", layout.root()))
