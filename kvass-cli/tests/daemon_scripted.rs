@@ -121,6 +121,19 @@ fn what_the_daemon_says_is_shown_with_its_causes_and_hint() {
 }
 
 #[test]
+fn what_a_daemon_says_in_place_of_a_greeting_is_shown() {
+    let refusing = || {
+        Fake::new(vec![script(|peer| {
+            peer.reply(error(Code::CannotOpen, "this store belongs to another user"));
+        })])
+    };
+    for arguments in [&["get", "a"][..], &["set", "a", "b"], &["daemon", "stop"]] {
+        let said = "kvass: this store belongs to another user: a cause\nhint: a hint\n";
+        refusing().kvass(arguments).fails(3, said);
+    }
+}
+
+#[test]
 fn what_does_not_speak_the_protocol_is_said_to_be_so() {
     let fake = Fake::new(vec![script(|peer| {
         use std::io::Write;
