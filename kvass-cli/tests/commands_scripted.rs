@@ -387,7 +387,7 @@ fn a_cut_export_is_noticed() {
 fn completion_offers_the_keys_of_a_daemon_that_runs_and_starts_none() {
     let complete = |fake: &Fake, words: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kvass"));
-        command.env("COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", (words.len() - 1).to_string());
+        command.env("KVASS_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", (words.len() - 1).to_string());
         command.env("_CLAP_COMPLETE_COMP_TYPE", "9").env("_CLAP_COMPLETE_SPACE", "true").env("_CLAP_IFS", "\n");
         command.env("KVASS_DB", fake.directory.path()).env_remove("KVASS_SOCKET");
         run(command.arg("--").args(words))
@@ -405,25 +405,43 @@ fn completion_offers_the_keys_of_a_daemon_that_runs_and_starts_none() {
     assert!(complete(&hung, &["kvass", "sta"]).ok().text().contains("status"));
 }
 
-#[test]
-fn the_script_for_bash_completes_for_real() {
-    let fake = Fake::new(vec![script(|peer| {
-        peer.greet().data(b"work/a\nwork/b\n").end();
-    })]);
+/// What bash offers for `line`, whose words are `words`, and of whose last word readline would replace `replaced`.
+fn bash_offers(line: &str, words: &str, replaced: &str, keys: &'static [u8]) -> Vec<String> {
+    let fake = Fake::new(vec![script(|peer| _ = peer.greet().data(keys).end())]);
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_kvass"));
     let mut bash = std::process::Command::new("bash");
-    bash.args([
-        "--norc",
-        "-c",
+    let script = format!(
         "source <(kvass completions bash)
-        COMP_WORDS=(kvass get wo); COMP_CWORD=2; COMP_TYPE=9
-        $(complete -p kvass | sed 's/.*-F \\([^ ]*\\).*/\\1/') kvass wo get
-        printf '%s\\n' \"${COMPREPLY[@]}\"",
-    ]);
+        COMP_LINE=$1; COMP_POINT=${{#1}}; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_TYPE=9
+        _kvass kvass \"$2\" get
+        printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    );
+    bash.args(["--norc", "-c", &script, "bash", line, replaced]);
     bash.env("PATH", format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap()));
-    bash.env("KVASS_DB", fake.directory.path()).env_remove("KVASS_SOCKET").env_remove("COMPLETE");
+    bash.env("KVASS_DB", fake.directory.path()).env_remove("KVASS_SOCKET").env_remove("KVASS_COMPLETE");
     let shown = run(&mut bash).ok();
-    assert_eq!(shown.text().split_whitespace().collect::<Vec<_>>(), ["work/a", "work/b"]);
+    shown.text().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_script_for_bash_completes_for_real() {
+    assert_eq!(bash_offers("kvass get wo", "kvass get wo", "wo", b"work/a\nwork/b\n"), ["work/a", "work/b"]);
+}
+
+#[test]
+fn a_key_that_a_shell_would_obey_is_offered_in_quotes() {
+    assert_eq!(bash_offers("kvass get x", "kvass get x", "x", b"x;y\nx $z\nx'*\n"), [r"x\;y", r"x\ \$z", r"x\'\*"]);
+    assert_eq!(bash_offers(r"kvass get \(", r"kvass get '\('", r"\(", b"(a)\n"), [r"\(a\)"]);
+    assert_eq!(bash_offers("kvass get 'x", r#"kvass get "'x""#, "x", b"x'y $z\n"), [r"x'\''y $z"]);
+    assert_eq!(bash_offers("kvass get \"x", r#"kvass get '"x'"#, "x", b"x\"y $z`\n"), [r#"x\"y \$z\`"#]);
+}
+
+#[test]
+fn a_key_that_readline_cuts_is_completed_from_the_cut_on() {
+    assert_eq!(bash_offers("kvass get a:b", "kvass get a : b", "b", b"a:bc\na:bd\n"), ["bc", "bd"]);
+    assert_eq!(bash_offers("kvass get a:", "kvass get a :", "", b"a:b\n"), ["b"]);
+    assert_eq!(bash_offers("kvass get a@b", "kvass get a @ b", "@b", b"a@bc\n"), ["@bc"]);
+    assert_eq!(bash_offers("kvass --quiet get 'a:b", r#"kvass --quiet get "'a:b""#, "a:b", b"a:bc\n"), ["a:bc"]);
 }
 
 #[test]

@@ -126,7 +126,13 @@ fn manuals_and_scripts_need_no_store() {
     }
     assert!(bare(&["man"]).ok().text().contains(".TH kvass 1"));
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        assert!(bare(&["completions", shell]).ok().text().contains("COMPLETE"), "{shell}");
+        assert!(bare(&["completions", shell]).ok().text().contains("KVASS_COMPLETE"), "{shell}");
     }
     assert_eq!(bare(&["completions", "csh"]).code, 2);
 }
+#[test]
+fn a_variable_of_other_programs_does_not_turn_a_command_into_completion() {
+    let fake = Fake::answering(common::inline("a", b"1"));
+    assert_eq!(run(kvass(fake.directory.path()).args(["get", "a"]).env("COMPLETE", "bash")).ok().text(), "1");
+}
+
