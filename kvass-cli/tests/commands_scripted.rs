@@ -563,6 +563,9 @@ fn a_namespace_is_removed_after_a_question() {
         }),
     ]);
     let (shown, code) = on_terminal(&fake, &["rm", "--prefix", "w/"], question, "y\r");
+    let (shown, code) = on_terminal(&names(0), &["set", "a", "--prompt"], "Value of a: ", "\u{4}");
+    let said = "Value of a: \r\nkvass: nothing was read from the terminal: it ended before a line began\r\n";
+    assert_eq!((shown.as_str(), code), (said, 2));
     assert!(code == 0 && !shown.contains("nothing"), "{shown}");
     fake.done();
 }
