@@ -242,7 +242,7 @@ pub(crate) struct Run {
 /// The format is lines of JSON. Values are written in the clear: the file is readable by you alone.
 #[derive(Debug, Args)]
 pub(crate) struct Export {
-    /// Where to; absent: standard output
+    /// Where to; '-' or absent: standard output
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
 }
@@ -252,7 +252,7 @@ pub(crate) struct Export {
 /// Sets each key that differs. One that is newer here is kept and reported.
 #[derive(Debug, Args)]
 pub(crate) struct Import {
-    /// Where from; absent: standard input
+    /// Where from; '-' or absent: standard input
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
     /// Replace what is newer here too

@@ -316,6 +316,27 @@ fn import(text: &str, outcomes: Vec<Outcome>, arguments: &[&str]) -> Run {
     let fake = Fake::new(outcomes.into_iter().map(answer).collect());
     run_with(kvass(fake.directory.path()).arg("import").args(arguments), text.as_bytes())
 }
+#[test]
+fn a_dash_is_standard_output_or_input() {
+    let fake = Fake::new(vec![
+        script(|peer| _ = peer.greet().reply(inline("a", b"1"))),
+        script(|peer| _ = peer.greet().end()),
+        script(|peer| {
+            assert!(matches!(peer.request(), Command::Set(set) if set.value.as_deref() == Some(b"in")));
+            peer.greet().reply(stored());
+        }),
+    ]);
+    let run_here = |arguments: &[&str], input: &[u8]| {
+        run_with(kvass(fake.directory.path()).args(arguments).current_dir(fake.directory.path()), input)
+    };
+    assert_eq!(run_here(&["get", "a", "-o", "-"], b"").ok().text(), "1");
+    assert_eq!(run_here(&["export", "-"], b"").ok().text(), "{\"kvass_export\":1}\n{\"entries\":0}\n");
+    run_here(&["set", "a", "--file", "-"], b"in").ok();
+    assert!(!fake.directory.path().join("-").exists());
+    fake.done();
+    assert_eq!(import("{\"key\":\"a\",\"value\":\"1\"}", vec![Outcome::Stored], &["-"]).code, 0);
+}
+
 
 #[test]
 fn an_import_reports_what_it_did() {
@@ -380,6 +401,23 @@ fn a_cut_export_is_noticed() {
     })]);
     run_with(kvass(fake.directory.path()).args(["import", "-q"]), text.as_bytes())
         .fails(2, "kvass: the export is cut short: 'a' has 1 of 2 parts\n");
+    for (size, second) in [(3, ""), (2, "xyz")] {
+        let text = format!(
+            "{{\"key\":\"a\",\"size\":{size},\"part\":1,\"parts\":2,\"value\":\"1\"}}\n\
+             {{\"key\":\"a\",\"part\":2,\"parts\":2,\"value\":\"{second}\"}}\n"
+        );
+        let fake = Fake::new(vec![script(|peer| {
+            peer.request();
+            assert_eq!(peer.greet().value(), None);
+        })]);
+        let said = format!(
+            "kvass: line 2: the parts of 'a' have {} bytes so far, not the size that it gives\n\
+             hint: docs/export.md describes the lines\n",
+            1 + second.len()
+        );
+        run_with(kvass(fake.directory.path()).args(["import", "-q"]), text.as_bytes()).fails(2, &said);
+        fake.done();
+    }
     fake.done();
 }
 
