@@ -70,11 +70,13 @@ Examples:
   kvass set flag -- -x        a value that begins with '-' stands after '--'
   kvass set token --prompt    keeps it out of the shell's history")]
 pub(crate) struct Set {
+    /// The name: 1 to 1,024 bytes of UTF-8 without control characters
     #[arg(value_parser = key, add = ArgValueCompleter::new(keys), value_hint = ValueHint::Other)]
     pub(crate) key: String,
+    /// The bytes; '-' or absent: standard input
     #[arg(allow_negative_numbers = true, value_hint = ValueHint::Other)]
     pub(crate) value: Option<OsString>,
-    /// Store what a file holds
+    /// Store what a file holds; '-': standard input
     #[arg(long, value_name = "FILE", conflicts_with = "value", value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
     /// Ask for one line on the terminal, without echo
@@ -92,9 +94,10 @@ Examples:
   kvass get photo -o photo.jpg
   kvass get theme --default dark")]
 pub(crate) struct Get {
+    /// The name that was set
     #[arg(value_parser = key, add = ArgValueCompleter::new(keys), value_hint = ValueHint::Other)]
     pub(crate) key: String,
-    /// Write a file, which appears when it is whole
+    /// Write a file, which appears when it is whole; '-': standard output
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) output: Option<PathBuf>,
     /// Write this value where the key does not exist
@@ -139,6 +142,7 @@ Examples:
   kvass rm greeting photo
   kvass rm --prefix work/    removes every key that begins with work/")]
 pub(crate) struct Rm {
+    /// The names
     #[arg(value_name = "KEY", required_unless_present = "prefix", value_parser = key,
           add = ArgValueCompleter::new(keys), value_hint = ValueHint::Other)]
     pub(crate) keys: Vec<String>,
@@ -170,13 +174,14 @@ Examples:
   kvass wait build/result --timeout 10m
   kvass wait clipboard --change")]
 pub(crate) struct Wait {
+    /// The name that is waited for
     #[arg(value_parser = key, add = ArgValueCompleter::new(keys), value_hint = ValueHint::Other)]
     pub(crate) key: String,
     /// Wait until the key next changes, though it exists
     #[arg(long)]
     pub(crate) change: bool,
     /// Give up after this time, with exit code 4
-    #[arg(long, value_name = "TIME", value_parser = time::duration)]
+    #[arg(long, value_name = "TIME", value_parser = time::duration, allow_hyphen_values = true)]
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -198,6 +203,7 @@ pub(crate) enum Config {
     /// Where KEY is absent or '-', reads standard input; a terminal shows no echo.
     /// Entries already stored are kept, sealed under the new key.
     Key {
+        /// The new one; '-' or absent: standard input
         #[arg(value_hint = ValueHint::Other)]
         key: Option<OsString>,
         /// Make a new random key
@@ -206,7 +212,8 @@ pub(crate) enum Config {
     },
     /// Show or set the process id, which breaks ties between devices
     Pid {
-        #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        /// The new one, from 1 to 4294967295; absent: shows the one in use
+        #[arg(value_name = "N", value_parser = pid, allow_negative_numbers = true)]
         pid: Option<u32>,
     },
 }
@@ -233,6 +240,7 @@ pub(crate) struct Run {
     /// Put the value of KEY into the variable VAR
     #[arg(short, value_name = "VAR=KEY", value_parser = binding)]
     pub(crate) env: Vec<(String, String)>,
+    /// The program and its arguments, after '--'
     #[arg(last = true, required = true, value_name = "CMD", value_hint = ValueHint::CommandWithArguments)]
     pub(crate) command: Vec<OsString>,
 }
@@ -242,7 +250,7 @@ pub(crate) struct Run {
 /// The format is lines of JSON. Values are written in the clear: the file is readable by you alone.
 #[derive(Debug, Args)]
 pub(crate) struct Export {
-    /// Where to; absent: standard output
+    /// Where to; '-' or absent: standard output
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
 }
@@ -252,7 +260,7 @@ pub(crate) struct Export {
 /// Sets each key that differs. One that is newer here is kept and reported.
 #[derive(Debug, Args)]
 pub(crate) struct Import {
-    /// Where from; absent: standard input
+    /// Where from; '-' or absent: standard input
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
     /// Replace what is newer here too
@@ -271,6 +279,7 @@ Put one of these where your shell starts:
   source <(kvass completions zsh)          ~/.zshrc, after compinit
   kvass completions fish | source          ~/.config/fish/config.fish")]
 pub(crate) struct Completions {
+    /// The shell
     #[arg(value_parser = ["bash", "zsh", "fish", "elvish", "powershell"])]
     pub(crate) shell: String,
 }
@@ -280,6 +289,7 @@ pub(crate) struct Completions {
 /// With DIR, a page for each command in that directory; else kvass(1) to standard output.
 #[derive(Debug, Args)]
 pub(crate) struct Man {
+    /// Where to; absent: kvass(1) to standard output
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) directory: Option<PathBuf>,
 }
@@ -296,6 +306,11 @@ pub(crate) struct Doctor {
 
 fn key(text: &str) -> Result<String, KeyError> {
     key::check(text).map(|()| text.to_owned())
+}
+
+fn pid(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| format!("'{text}' is no process id: that is a number from 1 to {}", u32::MAX))
 }
 
 /// Reads `VAR=KEY`.

@@ -132,7 +132,13 @@ impl Client {
         let (mut limit, mut pause, mut noted) = (START_LIMIT, FIRST_PAUSE, false);
         loop {
             match Connection::open(&self.place.socket, request, changes, self.quiet, GREETING_LIMIT) {
-                Ok(connection) => return Ok(connection),
+                Ok(connection) => {
+                    if let Some(started) = &mut self.started {
+                        started.served = true;
+                    }
+                    return Ok(connection);
+                }
+                Err(Refusal::Said(error)) => return Err(Error::Daemon(error)),
                 Err(Refusal::Absent) => self.start()?,
                 Err(Refusal::Ended) => limit = STOP_LIMIT.min(begun.elapsed() + START_LIMIT),
                 Err(Refusal::Silent) => return Err(self.silent()),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use kvass_proto::frame::{self, HEADER, Kind};
 use kvass_proto::v1::greeting::State;
-use kvass_proto::v1::{Greeting, Reply, reply};
+use kvass_proto::v1::{self, Greeting, Reply, reply};
 
 use crate::error::Error;
 
@@ -70,6 +70,8 @@ pub(crate) enum Refusal {
     Ended,
     /// The daemon did not greet in time.
     Silent,
+    /// The daemon said why it serves nothing to this user.
+    Said(v1::Error),
     /// Anything else.
     Failed(io::Error),
 }
@@ -120,6 +122,7 @@ impl Connection {
                 self.greeting = greeting;
                 Ok(())
             }
+            Some(reply::Reply::Error(error)) => Err(Refusal::Said(error)),
             _ => Err(Refusal::Failed(io::Error::other("it did not greet"))),
         }
     }

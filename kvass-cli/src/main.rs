@@ -31,7 +31,7 @@ use crate::error::Error;
 
 fn main() -> ExitCode {
     // Set by a shell that asks what may stand where the cursor is.
-    if std::env::var_os("COMPLETE").is_some() {
+    if std::env::var_os(commands::completions::VARIABLE).is_some() {
         commands::completions::complete();
     }
     match run(&std::env::args_os().collect::<Vec<_>>()) {

@@ -46,9 +46,17 @@ impl Output {
         Ok(Self { to: buffered(file.into()), name: name.into(), terminal, file: None })
     }
 
+    /// Standard output where `path` is absent or `-`, else a [file](Self::file).
+    pub(crate) fn named(path: Option<&Path>, mode: u32, strict: bool) -> Result<Self, Error> {
+        match path {
+            Some(path) if path != Path::new("-") => Self::file(path, mode, strict),
+            _ => Self::stdout(),
+        }
+    }
+
     /// A file that replaces `path` when it is whole. `mode` is that of a new file, less the umask; an existing file
     /// keeps its own unless `strict`. What is no regular file, as a pipe or `/dev/null`, is written as it is.
-    pub(crate) fn file(path: &Path, mode: u32, strict: bool) -> Result<Self, Error> {
+    fn file(path: &Path, mode: u32, strict: bool) -> Result<Self, Error> {
         let name = path.display().to_string();
         let cannot = |cause: io::Error| Error::input(format!("cannot write {name}")).because(cause);
         let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());

@@ -43,8 +43,10 @@ impl Place {
                 (default.directory.clone(), Some(default))
             }
         };
-        let directory = canonical(&directory)
-            .map_err(|cause| Error::failed(format!("no data directory at {}", directory.display())).because(cause))?;
+        let directory = canonical(&directory).map_err(|cause| unusable(&directory).because(cause))?;
+        if directory.to_str().is_none() {
+            return Err(unusable(&directory).because("a request can name only a path that is UTF-8"));
+        }
         let socket_named = socket.is_some();
         let socket = match socket {
             Some(path) => std::path::absolute(&path)
@@ -84,11 +86,12 @@ impl Place {
 impl Default {
     fn find() -> Result<Self, Error> {
         let unknown = || {
-            Error::failed("the home directory is not known: HOME is not set")
+            let why = if variable("HOME").is_none() { "not set" } else { "no absolute path" };
+            Error::failed(format!("the home directory is not known: HOME is {why}"))
                 .hint("set HOME, or name the data directory: kvass --db DIR …")
         };
-        let data_home = variable("XDG_DATA_HOME").filter(|path| Path::new(path).is_absolute());
-        if variable("HOME").is_none() && (cfg!(target_os = "macos") || data_home.is_none()) {
+        let is_absolute = |name| variable(name).is_some_and(|path| Path::new(&path).is_absolute());
+        if !is_absolute("HOME") && (cfg!(target_os = "macos") || !is_absolute("XDG_DATA_HOME")) {
             return Err(unknown());
         }
         let directories = directories::BaseDirs::new().ok_or_else(unknown)?;
@@ -96,6 +99,11 @@ impl Default {
         let home = directories.home_dir().to_path_buf();
         Ok(Self { directory: paths::default_directory(&base), base, home })
     }
+}
+
+fn unusable(directory: &Path) -> Error {
+    Error::failed(format!("{} cannot be the data directory", directory.display()))
+        .hint("name another with --db DIR or KVASS_DB")
 }
 
 /// An environment variable; an empty one counts as unset.
@@ -127,7 +135,7 @@ fn canonical(path: &Path) -> io::Result<PathBuf> {
     while let (Some(parent), Some(last)) = (there.parent(), there.components().next_back()) {
         match last {
             Component::Normal(name) => rest.push(name),
-            _ => return Err(io::ErrorKind::NotFound.into()),
+            _ => return Err(nix::errno::Errno::ENOENT.into()),
         }
         match fs::canonicalize(parent) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => there = parent,

@@ -22,6 +22,8 @@ pub(crate) struct Started {
     child: Child,
     /// When it ended quietly, because another holds the directory.
     yielded: Option<Instant>,
+    /// Whether a daemon has greeted since, so that how this one ends says nothing of why none serves.
+    pub(crate) served: bool,
 }
 
 impl Started {
@@ -45,13 +47,14 @@ impl Started {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|cause| Error::failed(format!("cannot start {}", program.display())).because(cause))?;
-        Ok(Self { child, yielded: None })
+        Ok(Self { child, yielded: None, served: false })
     }
 
     /// Whether another one should be started; an error where this one failed.
     pub(crate) fn is_over(&mut self) -> Result<bool, Error> {
         if self.yielded.is_none() {
             match self.child.try_wait() {
+                Ok(Some(_)) if self.served => return Ok(true),
                 Ok(Some(status)) if status.success() => self.yielded = Some(Instant::now()),
                 Ok(Some(status)) => return Err(self.failure(status)),
                 Ok(None) | Err(_) => {}

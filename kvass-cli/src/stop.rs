@@ -42,6 +42,7 @@ pub(crate) fn stop(client: &Client) -> Result<bool, Error> {
                 signal(client)?;
                 break;
             }
+            Err(Refusal::Said(error)) => return Err(Error::Daemon(error)),
             Err(Refusal::Failed(cause)) => {
                 let socket = client.place.socket.display();
                 return Err(Error::failed(format!("cannot reach kvassd at {socket}")).because(cause));
@@ -108,9 +109,9 @@ fn wait_gone(place: &Place) -> Result<(), Error> {
     let begun = Instant::now();
     while holds(place) {
         if begun.elapsed() > LIMIT {
-            let process = place.lock_pid().map_or_else(String::new, |pid| format!(" (process {pid})"));
-            return Err(Error::failed(format!("kvassd{process} did not end within {} s", LIMIT.as_secs()))
-                .hint("it may be writing: wait, and look at kvassd.log in the data directory"));
+            let pid = place.lock_pid().map_or_else(|| "its process".into(), |pid| format!("process {pid}"));
+            return Err(Error::failed(format!("kvassd, {pid}, did not end within {} s", LIMIT.as_secs()))
+                .hint("it may be writing: wait; where it hangs, end it with kill -9: what was acknowledged is safe"));
         }
         thread::sleep(PAUSE);
     }

@@ -11,6 +11,9 @@ use crate::error::Error;
 const INTERRUPT: u8 = 3;
 const END: u8 = 4;
 const ERASE_LINE: u8 = 21;
+const ERASE_WORD: u8 = 23;
+const SUSPEND: u8 = 26;
+const QUIT: u8 = 28;
 
 /// The terminal without echo; as it was once this is dropped.
 struct Hidden {
@@ -44,13 +47,17 @@ pub(crate) fn hidden_line(question: &str) -> Result<Vec<u8>, Error> {
     let mut hidden = Hidden::new(terminal).map_err(|errno| failed(errno.into()))?;
     let mut stderr = io::stderr();
     let _ = write!(stderr, "{question}: ").and_then(|()| stderr.flush());
-    let line = read_line(&mut hidden.terminal).map_err(failed);
+    let line = read_line(&mut hidden.terminal)
+        .map_err(|cause| Error::input("nothing was read from the terminal").because(cause));
     drop(hidden);
     let _ = stderr.write_all(b"\n");
     line?.ok_or(Error::Silent(130))
 }
 
 /// Reads up to the end of the line, obeying the keys that a terminal would; `None` where it was interrupted.
+///
+/// # Errors
+/// The terminal failed, went away, or was told that there is no line: what came so far is none.
 fn read_line(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     let mut byte = [0];
@@ -58,13 +65,16 @@ fn read_line(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
         match from.read(&mut byte) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
-            Ok(0) => return Ok(Some(line)),
+            Ok(0) => return Err(io::Error::other("it ended before the line did")),
             Ok(_) => {}
         }
         match byte[0] {
-            INTERRUPT => return Ok(None),
+            INTERRUPT | QUIT => return Ok(None),
+            END if line.is_empty() => return Err(io::Error::other("it ended before a line began")),
             b'\n' | b'\r' | END => return Ok(Some(line)),
             ERASE_LINE => line.clear(),
+            ERASE_WORD => erase_word(&mut line),
+            SUSPEND => {}
             8 | 127 => erase_character(&mut line),
             other => line.push(other),
         }
@@ -75,12 +85,20 @@ fn erase_character(line: &mut Vec<u8>) {
     while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
 }
 
+fn erase_word(line: &mut Vec<u8>) {
+    while line.pop_if(|byte| *byte == b' ').is_some() {}
+    while line.pop_if(|byte| *byte != b' ').is_some() {}
+}
+
 /// Asks a question that is answered by yes or no; anything but yes is no.
 pub(crate) fn confirm(question: &str) -> Result<bool, Error> {
     let mut stderr = io::stderr();
     let _ = write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush());
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).map_err(|cause| Error::failed("cannot read the answer").because(cause))?;
+    if !answer.ends_with('\n') {
+        let _ = stderr.write_all(b"\n");
+    }
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
@@ -106,6 +124,15 @@ mod tests {
         assert_eq!(line("aé\u{8}b\n".as_bytes()), Some(b"ab".to_vec()));
         assert_eq!(line(b"wrong\x15right\n"), Some(b"right".to_vec()));
         assert_eq!(line(b"\x7fa\n"), Some(b"a".to_vec()));
+        assert_eq!(line(b"one tow \x17two\x1a\n"), Some(b"one two".to_vec()));
         assert_eq!(line(b"ab\x03c\n"), None);
+        assert_eq!(line(b"ab\x1cc\n"), None);
+    }
+
+    #[test]
+    fn a_line_that_is_cut_short_is_none() {
+        for mut bytes in [&b"\x04"[..], b"", b"ab"] {
+            assert!(read_line(&mut bytes).is_err(), "{bytes:?}");
+        }
     }
 }

@@ -236,8 +236,7 @@ fn environment(value: &'static [u8], arguments: &[&str]) -> Run {
 fn a_program_runs_with_values_in_its_environment_and_keeps_its_exit_code() {
     let shown = environment(b"a\n\n", &["sh", "-c", "printf '[%s]' \"$VALUE\"; exit 7"]);
     assert_eq!((shown.code, shown.text()), (7, "[a\n\n]"));
-    environment(b"x", &["/nonexistent/x"])
-        .fails(127, "kvass: cannot run /nonexistent/x: No such file or directory (os error 2)\n");
+    environment(b"x", &["/nonexistent/x"]).fails(127, "kvass: cannot run /nonexistent/x: No such file or directory\n");
     assert_eq!(environment(b"x", &["/"]).code, 126);
     environment(b"a\0b", &["true"]).fails(2, "kvass: the value of 'k' holds a NUL byte, which no variable can\n");
     Fake::answering(error(Code::NoSuchKey, "none"))
@@ -318,6 +317,27 @@ fn import(text: &str, outcomes: Vec<Outcome>, arguments: &[&str]) -> Run {
 }
 
 #[test]
+fn a_dash_is_standard_output_or_input() {
+    let fake = Fake::new(vec![
+        script(|peer| _ = peer.greet().reply(inline("a", b"1"))),
+        script(|peer| _ = peer.greet().end()),
+        script(|peer| {
+            assert!(matches!(peer.request(), Command::Set(set) if set.value.as_deref() == Some(b"in")));
+            peer.greet().reply(stored());
+        }),
+    ]);
+    let run_here = |arguments: &[&str], input: &[u8]| {
+        run_with(kvass(fake.directory.path()).args(arguments).current_dir(fake.directory.path()), input)
+    };
+    assert_eq!(run_here(&["get", "a", "-o", "-"], b"").ok().text(), "1");
+    assert_eq!(run_here(&["export", "-"], b"").ok().text(), "{\"kvass_export\":1}\n{\"entries\":0}\n");
+    run_here(&["set", "a", "--file", "-"], b"in").ok();
+    assert!(!fake.directory.path().join("-").exists());
+    fake.done();
+    assert_eq!(import("{\"key\":\"a\",\"value\":\"1\"}", vec![Outcome::Stored], &["-"]).code, 0);
+}
+
+#[test]
 fn an_import_reports_what_it_did() {
     use Outcome::{KeptNewer, Stored, Unchanged};
     let text = "{\"key\":\"a\",\"value\":\"1\"}\n\n{\"key\":\"b\",\"value\":\"2\"}\n{\"key\":\"c\",\"value\":\"3\"}";
@@ -381,13 +401,30 @@ fn a_cut_export_is_noticed() {
     run_with(kvass(fake.directory.path()).args(["import", "-q"]), text.as_bytes())
         .fails(2, "kvass: the export is cut short: 'a' has 1 of 2 parts\n");
     fake.done();
+    for (size, second) in [(3, ""), (2, "xyz")] {
+        let text = format!(
+            "{{\"key\":\"a\",\"size\":{size},\"part\":1,\"parts\":2,\"value\":\"1\"}}\n\
+             {{\"key\":\"a\",\"part\":2,\"parts\":2,\"value\":\"{second}\"}}\n"
+        );
+        let fake = Fake::new(vec![script(|peer| {
+            peer.request();
+            assert_eq!(peer.greet().value(), None);
+        })]);
+        let said = format!(
+            "kvass: line 2: the parts of 'a' have {} bytes so far, not the size that it gives\n\
+             hint: docs/export.md describes the lines\n",
+            1 + second.len()
+        );
+        run_with(kvass(fake.directory.path()).args(["import", "-q"]), text.as_bytes()).fails(2, &said);
+        fake.done();
+    }
 }
 
 #[test]
 fn completion_offers_the_keys_of_a_daemon_that_runs_and_starts_none() {
     let complete = |fake: &Fake, words: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kvass"));
-        command.env("COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", (words.len() - 1).to_string());
+        command.env("KVASS_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", (words.len() - 1).to_string());
         command.env("_CLAP_COMPLETE_COMP_TYPE", "9").env("_CLAP_COMPLETE_SPACE", "true").env("_CLAP_IFS", "\n");
         command.env("KVASS_DB", fake.directory.path()).env_remove("KVASS_SOCKET");
         run(command.arg("--").args(words))
@@ -405,25 +442,43 @@ fn completion_offers_the_keys_of_a_daemon_that_runs_and_starts_none() {
     assert!(complete(&hung, &["kvass", "sta"]).ok().text().contains("status"));
 }
 
-#[test]
-fn the_script_for_bash_completes_for_real() {
-    let fake = Fake::new(vec![script(|peer| {
-        peer.greet().data(b"work/a\nwork/b\n").end();
-    })]);
+/// What bash offers for `line`, whose words are `words`, and of whose last word readline would replace `replaced`.
+fn bash_offers(line: &str, words: &str, replaced: &str, keys: &'static [u8]) -> Vec<String> {
+    let fake = Fake::new(vec![script(|peer| _ = peer.greet().data(keys).end())]);
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_kvass"));
     let mut bash = std::process::Command::new("bash");
-    bash.args([
-        "--norc",
-        "-c",
+    let script = format!(
         "source <(kvass completions bash)
-        COMP_WORDS=(kvass get wo); COMP_CWORD=2; COMP_TYPE=9
-        $(complete -p kvass | sed 's/.*-F \\([^ ]*\\).*/\\1/') kvass wo get
-        printf '%s\\n' \"${COMPREPLY[@]}\"",
-    ]);
+        COMP_LINE=$1; COMP_POINT=${{#1}}; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_TYPE=9
+        _kvass kvass \"$2\" get
+        printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    );
+    bash.args(["--norc", "-c", &script, "bash", line, replaced]);
     bash.env("PATH", format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap()));
-    bash.env("KVASS_DB", fake.directory.path()).env_remove("KVASS_SOCKET").env_remove("COMPLETE");
+    bash.env("KVASS_DB", fake.directory.path()).env_remove("KVASS_SOCKET").env_remove("KVASS_COMPLETE");
     let shown = run(&mut bash).ok();
-    assert_eq!(shown.text().split_whitespace().collect::<Vec<_>>(), ["work/a", "work/b"]);
+    shown.text().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_script_for_bash_completes_for_real() {
+    assert_eq!(bash_offers("kvass get wo", "kvass get wo", "wo", b"work/a\nwork/b\n"), ["work/a", "work/b"]);
+}
+
+#[test]
+fn a_key_that_a_shell_would_obey_is_offered_in_quotes() {
+    assert_eq!(bash_offers("kvass get x", "kvass get x", "x", b"x;y\nx $z\nx'*\n"), [r"x\;y", r"x\ \$z", r"x\'\*"]);
+    assert_eq!(bash_offers(r"kvass get \(", r"kvass get '\('", r"\(", b"(a)\n"), [r"\(a\)"]);
+    assert_eq!(bash_offers("kvass get 'x", r#"kvass get "'x""#, "x", b"x'y $z\n"), [r"x'\''y $z"]);
+    assert_eq!(bash_offers("kvass get \"x", r#"kvass get '"x'"#, "x", b"x\"y $z`\n"), [r#"x\"y \$z\`"#]);
+}
+
+#[test]
+fn a_key_that_readline_cuts_is_completed_from_the_cut_on() {
+    assert_eq!(bash_offers("kvass get a:b", "kvass get a : b", "b", b"a:bc\na:bd\n"), ["bc", "bd"]);
+    assert_eq!(bash_offers("kvass get a:", "kvass get a :", "", b"a:b\n"), ["b"]);
+    assert_eq!(bash_offers("kvass get a@b", "kvass get a @ b", "@b", b"a@bc\n"), ["@bc"]);
+    assert_eq!(bash_offers("kvass --quiet get 'a:b", r#"kvass --quiet get "'a:b""#, "a:b", b"a:bc\n"), ["a:bc"]);
 }
 
 #[test]
@@ -508,6 +563,9 @@ fn a_prompt_shows_no_echo_and_an_interrupt_ends_it() {
     fake.done();
     let (shown, code) = on_terminal(&names(0), &["set", "a", "--prompt"], "Value of a: ", "s3c\u{3}");
     assert_eq!((shown.as_str(), code), ("Value of a: \r\n", 130));
+    let (shown, code) = on_terminal(&names(0), &["set", "a", "--prompt"], "Value of a: ", "\u{4}");
+    let said = "Value of a: \r\nkvass: nothing was read from the terminal: it ended before a line began\r\n";
+    assert_eq!((shown.as_str(), code), (said, 2));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
-use common::{Run, kvass, run, run_with};
+use common::{Run, kvass, run, run_with, until};
 use tempfile::TempDir;
 
 /// A data directory whose daemon is stopped at the end.
@@ -118,6 +118,31 @@ fn a_watch_and_a_wait_survive_a_restart() {
     let mut after = lines.map(Result::unwrap).filter(|line| line != "set\tfirst");
     assert_eq!((after.next().unwrap(), after.next().unwrap()), ("set\tlate".into(), "rm\tfirst".into()));
     assert_eq!(Run::of(wait.wait_with_output().unwrap()).text(), "2");
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+}
+
+#[test]
+fn a_watch_survives_the_death_of_the_daemon_that_it_started() {
+    let store = Store::new();
+    let mut watch = kvass(&store.db()).args(["-q", "watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| tell.send(line)));
+    until("the watch starts a daemon", || store.db().join("kvassd.sock").exists());
+    for _ in 0..3 {
+        until("a change is shown", || {
+            store.kvass(&["set", "a", "b"]).ok();
+            told.try_recv().is_ok()
+        });
+        let pid = nix::unistd::Pid::from_raw(store.pid().try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        until("the daemon is gone", || {
+            store.kvass(&["status", "--json"]).code == 0 && store.pid() != pid.as_raw() as u64
+        });
+        while told.try_recv().is_ok() {}
+    }
+    assert_eq!(watch.try_wait().unwrap(), None);
     watch.kill().unwrap();
     watch.wait().unwrap();
 }

@@ -50,7 +50,8 @@ fn errors_of_usage_are_one_sentence_and_a_hint() {
     bare(&["set"]).fails(2, "kvass: the following required arguments were not provided: <KEY>\nhint: kvass help set\n");
     bare(&["get", "a", "b"]).fails(2, "kvass: unexpected argument 'b' found\nhint: kvass help get\n");
     bare(&["frobnicate"])
-        .fails(2, "kvass: unrecognized subcommand 'frobnicate'\nhint: kvass without a command shows what there is\n");
+        .fails(2, "kvass: no such command: frobnicate\nhint: kvass without a command shows what there is\n");
+    bare(&["config"]).fails(2, "kvass: config needs one of: show, key, pid\nhint: kvass help config\n");
     bare(&["get", ""]).fails(2, "kvass: a key cannot be empty\nhint: kvass help get\n");
     bare(&["rm", "a", "b\tc"])
         .fails(2, "kvass: a key cannot hold control characters: U+0009 at byte 1\nhint: kvass help rm\n");
@@ -59,9 +60,40 @@ fn errors_of_usage_are_one_sentence_and_a_hint() {
     bare(&["wait", "a", "--timeout", "soon"])
         .fails(2, "kvass: 'soon' is no duration: write it as 500ms, 10s, 5m, 1h or 2d\nhint: kvass help wait\n");
     bare(&["run", "-e", "A", "--", "true"]).fails(2, "kvass: 'A' is not of the form VAR=KEY\nhint: kvass help run\n");
-    let zero = bare(&["config", "pid", "0"]);
-    assert_eq!(zero.code, 2);
-    assert!(zero.stderr.contains("1..=4294967295") || zero.stderr.contains("1.."), "{}", zero.stderr);
+    bare(&["wait", "a", "--timeout", "-1s"])
+        .fails(2, "kvass: '-1s' is no duration: write it as 500ms, 10s, 5m, 1h or 2d\nhint: kvass help wait\n");
+    for wrong in ["0", "-1", "x", "4294967296"] {
+        let said = format!("kvass: '{wrong}' is no process id: that is a number from 1 to 4294967295\n");
+        bare(&["config", "pid", wrong]).fails(2, &format!("{said}hint: kvass help config\n"));
+    }
+}
+
+#[test]
+fn what_was_meant_is_guessed() {
+    let more = "kvass without a command shows what there is";
+    for (typed, meant, more) in [
+        (&["gte", "a"][..], "get", more),
+        (&["mr", "a"], "rm", more),
+        (&["statsu"], "status", more),
+        (&["daemon", "statr"], "start", "kvass help daemon"),
+        (&["config", "show", "--quite"], "--quiet", "kvass help config"),
+    ] {
+        let hint = format!("hint: did you mean '{meant}'? {more}\n");
+        let told = bare(typed);
+        assert!(told.code == 2 && told.stderr.ends_with(&hint), "{typed:?}: {}", told.stderr);
+    }
+    bare(&["run", "true"]).fails(
+        2,
+        "kvass: unexpected argument 'true' found\n\
+         hint: the program stands after '--': kvass run -e VAR=KEY -- true\n",
+    );
+}
+
+#[test]
+fn help_that_cannot_be_written_is_a_failure() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvass"));
+    command.arg("--help").stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    run(&mut command).fails(3, "kvass: cannot write standard output: No space left on device\n");
 }
 
 #[test]
@@ -80,6 +112,33 @@ fn without_a_home_the_flag_is_hinted_at() {
         "kvass: the home directory is not known: HOME is not set\n\
          hint: set HOME, or name the data directory: kvass --db DIR …\n",
     );
+}
+
+#[test]
+fn a_home_that_depends_on_the_current_directory_is_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvass"));
+    command.env("HOME", "relative").env_remove("XDG_DATA_HOME").env_remove("KVASS_DB").env_remove("KVASS_SOCKET");
+    run(command.args(["set", "a", "b"]).current_dir(directory.path())).fails(
+        3,
+        "kvass: the home directory is not known: HOME is no absolute path\n\
+         hint: set HOME, or name the data directory: kvass --db DIR …\n",
+    );
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_directory_that_cannot_be_one_is_named_with_the_reason() {
+    let hint = "hint: name another with --db DIR or KVASS_DB\n";
+    for (path, reason) in [
+        (&b"/dev/null/x"[..], "Not a directory"),
+        (b"/nonexistent/../x", "No such file or directory"),
+        (b"/\xff", "a request can name only a path that is UTF-8"),
+    ] {
+        let path = Path::new(std::ffi::OsStr::from_bytes(path));
+        let said = format!("kvass: {} cannot be the data directory: {reason}\n{hint}", path.display());
+        run(kvass(path).args(["set", "a", "b"])).fails(3, &said);
+    }
 }
 
 #[test]
@@ -118,6 +177,12 @@ fn flags_stand_before_or_after_the_command_and_beat_the_environment() {
 }
 
 #[test]
+fn a_variable_of_other_programs_does_not_turn_a_command_into_completion() {
+    let fake = Fake::answering(common::inline("a", b"1"));
+    assert_eq!(run(kvass(fake.directory.path()).args(["get", "a"]).env("COMPLETE", "bash")).ok().text(), "1");
+}
+
+#[test]
 fn manuals_and_scripts_need_no_store() {
     let directory = tempfile::tempdir().unwrap();
     bare(&["man", directory.path().to_str().unwrap()]).ok();
@@ -126,7 +191,7 @@ fn manuals_and_scripts_need_no_store() {
     }
     assert!(bare(&["man"]).ok().text().contains(".TH kvass 1"));
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        assert!(bare(&["completions", shell]).ok().text().contains("COMPLETE"), "{shell}");
+        assert!(bare(&["completions", shell]).ok().text().contains("KVASS_COMPLETE"), "{shell}");
     }
     assert_eq!(bare(&["completions", "csh"]).code, 2);
 }

@@ -183,7 +183,7 @@ fn refuse_others(stream: &UnixStream) -> Result<(), Failure> {
         return Ok(());
     }
     log_refusal(peer);
-    Err(Failure::new(Code::CannotOpen, "this store belongs to another user"))
+    Err(Failure::with_hint(Code::CannotOpen, "this store belongs to another user", "run kvass as the user who owns it"))
 }
 
 /// At most once a minute, so that a stranger cannot fill the log.

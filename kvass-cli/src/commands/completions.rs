@@ -18,7 +18,10 @@ use crate::output::Output;
 use crate::place::Place;
 
 /// The variable by which the script tells the program to complete.
-const VARIABLE: &str = "COMPLETE";
+pub(crate) const VARIABLE: &str = "KVASS_COMPLETE";
+
+/// Bash gets a script of our own: clap's neither quotes keys nor knows words that are cut at a colon.
+const BASH: &[u8] = include_bytes!("completions.bash");
 
 /// How long a daemon may take: somebody has pressed a key and waits.
 const LIMIT: Duration = Duration::from_millis(200);
@@ -27,14 +30,19 @@ const LIMIT: Duration = Duration::from_millis(200);
 const MOST: usize = 1_000;
 
 pub(crate) fn run(arguments: &Completions) -> Result<(), Error> {
-    let mut script = Vec::new();
-    let shells = Shells::builtins();
-    let Some(shell) = shells.completer(&arguments.shell) else { return Err(Error::input("no such shell")) };
-    let written = shell.write_registration(VARIABLE, "kvass", "kvass", "kvass", &mut script);
-    written.map_err(|cause| Error::failed("cannot write the script").because(cause))?;
+    let script = if arguments.shell == "bash" { BASH.into() } else { script(&arguments.shell)? };
     let mut output = Output::stdout()?;
     output.write(&script)?;
     output.finish()
+}
+
+fn script(shell: &str) -> Result<Vec<u8>, Error> {
+    let mut script = Vec::new();
+    let shells = Shells::builtins();
+    let Some(shell) = shells.completer(shell) else { return Err(Error::input("no such shell")) };
+    let written = shell.write_registration(VARIABLE, "kvass", "kvass", "kvass", &mut script);
+    written.map_err(|cause| Error::failed("cannot write the script").because(cause))?;
+    Ok(script)
 }
 
 /// Answers a shell that asks what may stand where the cursor is, and ends the program.

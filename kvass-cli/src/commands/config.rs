@@ -100,7 +100,11 @@ fn parse(text: &[u8]) -> Result<Vec<u8>, Error> {
         return Err(Error::input("this is a server key, and this version cannot use server keys yet").hint(hint));
     }
     if let Some((at, character)) = text.chars().enumerate().find(|(_, character)| !character.is_ascii_hexdigit()) {
-        return wrong(format!("character {character:?} at place {} is no hex digit", at + 1));
+        let shown = match character {
+            '\u{21}'..='\u{7e}' => format!("'{character}'"),
+            _ => format!("U+{:04X}", character as u32),
+        };
+        return wrong(format!("character {shown} at place {} is no hex digit", at + 1));
     }
     if text.len() != DIGITS {
         return wrong(format!("a key has {DIGITS} hex digits, this has {}", text.len()));
@@ -129,6 +133,7 @@ mod tests {
         assert_eq!(say(&format!("{KEY}0")), "a key has 64 hex digits, this has 65");
         let wrong = format!("{}g{}", &KEY[..16], &KEY[17..]);
         assert_eq!(say(&wrong), "character 'g' at place 17 is no hex digit");
+        assert_eq!(say("a\u{200d}"), "character U+200D at place 2 is no hex digit");
         assert_eq!(say(" \n"), "no key was given");
         assert!(say("kvass-server-0123").contains("cannot use server keys yet"));
         assert_eq!(parse(b"\xff").unwrap_err().sentence(), "the key is not text");

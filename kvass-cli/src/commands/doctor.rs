@@ -52,7 +52,9 @@ impl Checks {
 
     fn finding(&mut self, name: &str, problem: &str, mend: &str) -> Result<(), Error> {
         self.findings += 1;
-        let mend = if mend.is_empty() { String::new() } else { format!("; mend: {mend}") };
+        // A hint that leads here leads no further.
+        let mend =
+            if mend.is_empty() || mend.ends_with("kvass doctor") { String::new() } else { format!("; mend: {mend}") };
         self.output.line(&format!("!! {name}: {problem}{mend}"))?;
         self.output.flush()
     }
@@ -79,7 +81,7 @@ fn directory(client: &Client, checks: &mut Checks) -> Result<(), Error> {
     if !meta.is_dir() {
         checks.finding("directory", &format!("{shown} is no directory"), "move it away, or name another with --db")
     } else if meta.uid() != geteuid().as_raw() {
-        checks.finding("directory", &format!("{shown} belongs to user {}", meta.uid()), &format!("chown it: {shown}"))
+        checks.finding("directory", &format!("{shown} belongs to user {}", meta.uid()), &owner_mend(path))
     } else if mode != 0o700 {
         checks.finding("directory", &format!("{shown} has mode {mode:o}"), &format!("chmod 700 {shown}"))
     } else if !paths::holds_store(path) {
@@ -87,6 +89,10 @@ fn directory(client: &Client, checks: &mut Checks) -> Result<(), Error> {
     } else {
         checks.ok("directory", &format!("{shown} is yours alone"))
     }
+}
+
+fn owner_mend(path: &Path) -> String {
+    format!("run kvass as that user, or: chown -R {} {}", geteuid(), path.display())
 }
 
 fn key_file(client: &Client, checks: &mut Checks) -> Result<(), Error> {
@@ -103,6 +109,9 @@ fn private_file(name: &str, path: &Path, checks: &mut Checks) -> Result<(), Erro
     match fs::symlink_metadata(path) {
         Err(error) => checks.finding(name, &format!("{shown}: {error}"), "kvass doctor --repair"),
         Ok(meta) if !meta.is_file() => checks.finding(name, &format!("{shown} is no regular file"), ""),
+        Ok(meta) if meta.uid() != geteuid().as_raw() => {
+            checks.finding(name, &format!("{shown} belongs to user {}", meta.uid()), &owner_mend(path))
+        }
         Ok(meta) if meta.permissions().mode() & 0o077 != 0 => {
             let mode = meta.permissions().mode() & 0o777;
             checks.finding(name, &format!("{shown} has mode {mode:o}"), &format!("chmod 600 {shown}"))

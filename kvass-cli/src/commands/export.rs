@@ -21,10 +21,7 @@ pub(crate) const FORMAT: u64 = 1;
 pub(crate) fn run(client: &mut Client, arguments: Export) -> Result<(), Error> {
     let list = v1::List { detail: Detail::Values.into(), terminator: b'\n'.into(), ..v1::List::default() };
     let mut connection = client.open(Command::List(list))?;
-    let mut output = match arguments.file {
-        Some(path) => Output::file(&path, 0o600, true)?,
-        None => Output::stdout()?,
-    };
+    let mut output = Output::named(arguments.file.as_deref(), 0o600, true)?;
     output.line(&Object::new().number("kvass_export", FORMAT).end())?;
     let mut entries = 0;
     loop {

@@ -16,10 +16,7 @@ pub(crate) const LOOKED_AT: usize = 8 << 10;
 
 pub(crate) fn run(client: &mut Client, arguments: Get) -> Result<(), Error> {
     let answer = client.open(Command::Get(v1::Get { key: arguments.key.clone() }));
-    let open = || match &arguments.output {
-        Some(path) => Output::file(path, 0o666, false),
-        None => Output::stdout(),
-    };
+    let open = || Output::named(arguments.output.as_deref(), 0o666, false);
     match (answer, arguments.default) {
         (Err(error), Some(value)) if error.is(Code::NoSuchKey) => {
             let mut output = open()?;

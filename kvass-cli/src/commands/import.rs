@@ -42,11 +42,11 @@ type Input = BufReader<Box<dyn Read>>;
 
 fn open(path: Option<&Path>) -> Result<Input, Error> {
     let input: Box<dyn Read> = match path {
-        None => Box::new(io::stdin().lock()),
-        Some(path) => {
+        Some(path) if path != Path::new("-") => {
             let name = path.display();
             Box::new(File::open(path).map_err(|cause| Error::input(format!("cannot read {name}")).because(cause))?)
         }
+        _ => Box::new(io::stdin().lock()),
     };
     Ok(BufReader::with_capacity(256 << 10, input))
 }
@@ -88,9 +88,15 @@ impl Importing {
         set.size = entry.size;
         let mut connection = client.connect_serving(&Command::Set(set))?;
         let (parts, key) = (entry.parts, entry.key);
+        let mut sent = entry.value.len() as u64;
         send_value(&mut connection, &entry.value)?;
         for part in 2..=parts {
-            send_value(&mut connection, &lines.part(&key, part, parts)?)?;
+            let value = lines.part(&key, part, parts)?;
+            sent += value.len() as u64;
+            if entry.size.is_some_and(|size| sent > size || part == parts && sent < size) {
+                return Err(lines.wrong_size(&key, sent));
+            }
+            send_value(&mut connection, &value)?;
         }
         connection.send_end()?;
         Ok(connection)

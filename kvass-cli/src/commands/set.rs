@@ -20,7 +20,7 @@ pub(crate) fn run(client: &mut Client, arguments: Set) -> Result<(), Error> {
         let value = prompt(&format!("Value of {}", request.key))?;
         return store_bytes(client, request, &value);
     }
-    if let Some(path) = arguments.file {
+    if let Some(path) = arguments.file.filter(|path| path.as_os_str() != "-") {
         let name = path.display().to_string();
         let file = File::open(&path).map_err(|cause| unread(&name, &cause))?;
         return store_file(client, request, file, &name);

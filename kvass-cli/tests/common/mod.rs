@@ -60,7 +60,7 @@ pub fn kvass(directory: &Path) -> Command {
 pub fn program(program: &Path, directory: &Path) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).arg("--db").arg(directory);
-    for variable in ["KVASS_DB", "KVASS_SOCKET", "XDG_DATA_HOME", "COMPLETE", "HOME"] {
+    for variable in ["KVASS_DB", "KVASS_SOCKET", "XDG_DATA_HOME", "KVASS_COMPLETE", "HOME"] {
         command.env_remove(variable);
     }
     command

@@ -4,11 +4,11 @@
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the texts say it")]
 pub enum SizeError {
-    #[error("{0:?} does not begin with a whole number")]
+    #[error("'{0}' does not begin with a whole number")]
     Number(String),
-    #[error("no unit {0:?}: it is K, M, G or T, with iB for powers of 1024 and B for powers of 1000")]
+    #[error("no unit '{0}': it is K, M, G or T, with iB for powers of 1024 and B for powers of 1000")]
     Unit(String),
-    #[error("{0:?} is too large")]
+    #[error("'{0}' is too large")]
     TooLarge(String),
 }
 

@@ -31,7 +31,7 @@ impl Failure {
     }
 
     pub(crate) fn no_such_key(key: &str) -> Self {
-        Self::new(Code::NoSuchKey, format!("no key {key:?}"))
+        Self::new(Code::NoSuchKey, format!("no such key: {key}"))
     }
 
     fn of(error: &dyn std::error::Error, code: Code, hint: &str) -> Self {

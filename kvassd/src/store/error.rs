@@ -105,7 +105,7 @@ impl WriteError {
     pub fn hint(&self) -> &str {
         match self {
             Self::TooLarge { .. } => "the limit is a setting of kvassd: --value-max or KVASS_VALUE_MAX",
-            Self::DiskFull { .. } => "free some space, then try again; 'kvass rm' works meanwhile",
+            Self::DiskFull { .. } => "free some space, then try again; 'kvass rm' works while 16 MiB are free",
             Self::Damaged(_) => REPAIR,
             _ => "",
         }

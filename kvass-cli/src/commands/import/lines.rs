@@ -125,6 +125,11 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
+    /// The parts of a value are not what its first line promised.
+    pub(crate) fn wrong_size(&self, key: &str, sent: u64) -> Error {
+        self.wrong(&format!("the parts of '{key}' have {sent} bytes so far, not the size that it gives"))
+    }
+
     fn wrong(&self, what: &str) -> Error {
         Error::input(format!("line {}", self.number)).because(what).hint("docs/export.md describes the lines")
     }
