@@ -83,7 +83,7 @@ impl ReadError {
 pub enum WriteError {
     #[error(transparent)]
     Key(#[from] KeyError),
-    #[error("a value of {size} bytes is over the limit of {most}")]
+    #[error("a value of {size} bytes or more is over the limit of {most}")]
     TooLarge { size: u64, most: u64 },
     #[error("{}", full(*.free, *.reserve))]
     DiskFull { free: u64, reserve: u64 },
