@@ -99,7 +99,7 @@ fn read_record(index: &Index, id: RecordId, row: &[u8]) -> Result<Sound, String>
         return Err("a record stands in the place of another".into());
     }
     let logged = index.account.trees.log.get(row.seq.0.to_be_bytes()).ok().flatten();
-    if logged.and_then(|row| row::decode_log(&row)) != Some(id) {
+    if logged.and_then(|row| row::decode_log(&row)).map(|(id, _)| id) != Some(id) {
         return Err("a record is missing in the log".into());
     }
     if !clear.is_known() {

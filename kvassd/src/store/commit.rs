@@ -5,18 +5,21 @@
 //! decides what was stored. What a crash leaves is the state before the commit or after it.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::index::{Fault, Index, mark};
-use super::plan::{self, Change, Plan, Step};
+use super::index::{self, Fault, Index, mark};
+use super::merge::{Arrival, Merged};
+use super::pass::Pass;
+use super::peers::{Cursor, StoreId};
+use super::plan::{self, Change, Plan, Planned, Step};
 use super::rekey::Rekey;
 use super::row::{State, Tally};
 use super::space::Purpose;
 use super::witness::Witness;
-use super::{Outcome, Position, Shared, WriteError, names, open};
+use super::{Outcome, Position, Shared, WriteError, merge, names, open};
 use crate::clock::now_us;
-use crate::keys::EncryptionKey;
+use crate::keys::{AccountId, EncryptionKey};
 use crate::record::{Kind, RecordId, ValueHash};
 
 /// The most changes of one commit.
@@ -40,6 +43,17 @@ pub(crate) enum Job {
     },
     SetPid {
         pid: u32,
+        answer: Answer<()>,
+    },
+    /// Records of an account that came from a peer, and how far its log is held with them.
+    Merge {
+        account: AccountId,
+        arrivals: Vec<Arrival>,
+        from: StoreId,
+        cursor: Option<Cursor>,
+        answer: Answer<Merged>,
+    },
+    Fork {
         answer: Answer<()>,
     },
     /// Files that nothing referred to at the start; those to which nothing refers now are removed.
@@ -74,6 +88,10 @@ impl Committer {
                 }
                 Some(Job::SetKey { key, answer }) => self.start_rekey(key, answer),
                 Some(Job::SetPid { pid, answer }) => self.set_pid(pid, &answer),
+                Some(Job::Merge { account, arrivals, from, cursor, answer }) => {
+                    let _ = answer.send(self.merge(account, arrivals, from, cursor));
+                }
+                Some(Job::Fork { answer }) => drop(answer.send(self.fork())),
                 Some(Job::Sweep(files)) => self.sweep(files),
                 Some(Job::Close) => break,
                 None => self.continue_rekey(),
@@ -129,15 +147,28 @@ impl Committer {
             answer_all(waiting, Ok);
             return;
         }
-        let (state, tally) = (plan.state, plan.tally);
-        let (changes, steps) = plan.finish();
+        let (mut changes, planned) = plan.finish();
+        let saved = shared.peers().write(&mut changes.meta, index.account.keys.account());
         // The pass must see a record as it was or as it is, and know which.
-        let mut pass = shared.pass.lock();
+        let pass = shared.pass.lock();
         let committed = index.apply(&index.account.trees, &changes).and_then(|()| index.make_durable());
         drop(guard);
+        let landed = self.land(committed, planned, pass, &saved);
+        answer_all(waiting, |outcomes| if landed { Ok(outcomes) } else { Err(shared.space.full()) });
+        shared.space.lay_ballast();
+    }
+
+    /// Makes a commit known once it is durable; `false` where the disk was too full for it.
+    pub(crate) fn land(
+        &mut self,
+        committed: Result<(), Fault>,
+        planned: Planned,
+        mut pass: MutexGuard<'_, Pass>,
+        saved: &[StoreId],
+    ) -> bool {
+        let Planned { state, tally, steps } = planned;
         if !self.has_landed(committed, state.commit) {
-            answer_all(waiting, |_| Err(shared.space.full()));
-            return;
+            return false;
         }
         (self.state, self.tally) = (state, tally);
         self.write_witness();
@@ -146,9 +177,9 @@ impl Committer {
         }
         pass.expected = tally.digest;
         drop(pass);
+        self.shared.peers().saved(saved);
         self.settle(steps);
-        answer_all(waiting, Ok);
-        shared.space.lay_ballast();
+        true
     }
 
     /// Adds a write and all others that wait to the plan. Who cannot be served is answered at once.
@@ -205,7 +236,7 @@ impl Committer {
             }
             if step.new.clear.kind == Kind::REMOVAL {
                 self.shared.names.remove(&step.name);
-            } else {
+            } else if merge::is_entry(&step.new.clear) {
                 let clear = step.new.clear;
                 let (size, time_us, expiry_us) = (clear.size, clear.stamp.time_us, clear.expiry_us);
                 self.shared.names.insert(&step.name, names::Named { size, time_us, expiry_us });
@@ -291,22 +322,29 @@ impl Committer {
     }
 
     fn set_pid(&mut self, pid: u32, answer: &Answer<()>) {
+        let written = self.write_meta(|meta, _| meta.insert(index::meta::PID, &pid.to_be_bytes()[..]));
+        if written.is_ok() {
+            self.shared.set_pid(pid);
+        }
+        let _ = answer.send(written);
+    }
+
+    /// Commits changes of `meta` alone.
+    pub(crate) fn write_meta(&mut self, change: impl FnOnce(&mut sled::Batch, AccountId)) -> Result<(), WriteError> {
         let state = State { commit: self.state.commit + 1, ..self.state };
         let written = self.shared.read_index(|index| {
-            let mut changes = super::index::Changes::default();
-            changes.meta.insert(super::index::meta::PID, &pid.to_be_bytes()[..]);
+            let mut changes = index::Changes::default();
             let account = index.account.keys.account();
-            super::index::write_progress(&mut changes.meta, state, account, self.tally);
+            change(&mut changes.meta, account);
+            index::write_progress(&mut changes.meta, state, account, self.tally);
             index.apply(&index.account.trees, &changes).and_then(|()| index.make_durable())
         });
         if !self.has_landed(written, state.commit) {
-            let _ = answer.send(Err(self.shared.space.full()));
-            return;
+            return Err(self.shared.space.full());
         }
         self.state = state;
         self.write_witness();
-        self.shared.set_pid(pid);
-        let _ = answer.send(Ok(()));
+        Ok(())
     }
 
     /// Removes files to which nothing refers.
@@ -319,7 +357,8 @@ impl Committer {
         }
     }
 
-    fn close(self) {
+    fn close(mut self) {
+        self.save_peers();
         if let Err(fault) = self.shared.read_index(Index::make_durable) {
             tracing::error!(%fault, "the index could not be flushed at the end");
         }

@@ -25,12 +25,22 @@ pub(crate) struct Seed {
 impl Seed {
     /// A store with an id and a process id that no other has.
     pub(crate) fn random(account: AccountId) -> Result<Self, OpenError> {
-        let mut store = [0; 16];
-        getrandom::fill(&mut store)?;
-        let mut pid = [0; 4];
-        getrandom::fill(&mut pid)?;
-        Ok(Self { account, store, pid: u32::from_be_bytes(pid).max(1), counter: 0 })
+        Ok(Self { account, store: random_store()?, pid: random_pid()?, counter: 0 })
     }
+}
+
+/// An id that no other store has.
+pub(crate) fn random_store() -> Result<[u8; 16], getrandom::Error> {
+    let mut store = [0; 16];
+    getrandom::fill(&mut store)?;
+    Ok(store)
+}
+
+/// A process id that hardly any other store has, at least 1.
+pub(crate) fn random_pid() -> Result<u32, getrandom::Error> {
+    let mut pid = [0; 4];
+    getrandom::fill(&mut pid)?;
+    Ok(u32::from_be_bytes(pid).max(1))
 }
 
 /// Makes the store of a data directory that has none, with a new random key.

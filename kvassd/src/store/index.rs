@@ -133,6 +133,15 @@ pub(crate) mod meta {
         [b"run/", &account.0[..]].concat()
     }
 
+    pub(crate) fn peers(account: AccountId) -> Vec<u8> {
+        [b"peer/", &account.0[..]].concat()
+    }
+
+    /// What is known of a peer.
+    pub(crate) fn peer(account: AccountId, peer: [u8; 16]) -> Vec<u8> {
+        [&peers(account)[..], &peer].concat()
+    }
+
     /// The `number`th opening of the store with this account in force.
     pub(crate) fn run(account: AccountId, number: u32) -> Vec<u8> {
         [&runs(account)[..], &number.to_be_bytes()].concat()
@@ -235,7 +244,7 @@ impl Index {
             for name in stale {
                 self.db.drop_tree(name)?;
             }
-            for prefix in [&b"tally/"[..], b"run/"] {
+            for prefix in [&b"tally/"[..], b"run/", b"peer/"] {
                 for row in self.meta.scan_prefix(prefix) {
                     let (key, _) = row?;
                     if !key[prefix.len()..].starts_with(&account.0) {

@@ -13,9 +13,11 @@ mod error;
 mod index;
 mod key_file;
 mod layout;
+mod merge;
 mod names;
 mod open;
 mod pass;
+mod peers;
 mod plan;
 mod read;
 mod rekey;
@@ -30,7 +32,7 @@ mod witness;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::watch;
@@ -38,6 +40,8 @@ use zeroize::Zeroizing;
 
 pub use check::{Checked, Finding};
 pub use error::{OpenError, ReadError, WriteError};
+pub use merge::{Merged, Outgoing, Travelling};
+pub use peers::{Cursor, Peer, RunId, StoreId};
 pub use repair::{Repaired, repair};
 pub use value_reader::ValueReader;
 pub use value_writer::{NewValue, ValueWriter};
@@ -49,6 +53,7 @@ use index::{Fault, Index};
 use layout::Layout;
 use names::Names;
 use pass::Turns;
+use peers::Peers;
 use plan::Change as Write;
 use space::Space;
 
@@ -172,6 +177,8 @@ struct Shared {
     jobs: SyncSender<Job>,
     pid: AtomicU32,
     key: RwLock<EncryptionKey>,
+    run: RunId,
+    peers: Mutex<Peers>,
 }
 
 impl Shared {
@@ -193,6 +200,10 @@ impl Shared {
 
     fn set_key(&self, key: EncryptionKey) {
         *self.key.write().unwrap_or_else(PoisonError::into_inner) = key;
+    }
+
+    fn peers(&self) -> MutexGuard<'_, Peers> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pid(&self) -> u32 {
@@ -233,6 +244,8 @@ impl Store {
             commits: watch::Sender::new(Position { account, seq: opened.tally.last }),
             jobs,
             pid: AtomicU32::new(opened.pid),
+            run: RunId(opened.run),
+            peers: Mutex::new(opened.peers),
             key: RwLock::new(opened.key),
             index: RwLock::new(Some(opened.index)),
         });

@@ -9,6 +9,7 @@ use std::path::Path;
 use super::create::{self, failed};
 use super::index::{self, FORMAT, Fault, Index, meta};
 use super::layout::{self, Layout, StorePaths};
+use super::peers::Peers;
 use super::row::{State, Tally};
 use super::space::Space;
 use super::witness::{Mark, Witness};
@@ -28,6 +29,7 @@ pub(crate) struct Opened {
     pub(crate) state: State,
     pub(crate) tally: Tally,
     pub(crate) pid: u32,
+    pub(crate) peers: Peers,
     /// Files under `blobs/`.
     pub(crate) files: Vec<ValueHash>,
 }
@@ -310,5 +312,6 @@ fn finish(layout: &Layout, index: Index, key: EncryptionKey, witness: Witness) -
         tracing::warn!(%error, "the key file keeps a key that is not in force");
     }
     let files = pass::list_files(layout).map_err(OpenError::io("read", &layout.blobs()))?;
-    Ok(Opened { index, key, witness, run, state, tally, pid, files })
+    let peers = index::guarded(|| Peers::read(&index)).map_err(failed)?;
+    Ok(Opened { index, key, witness, run, state, tally, pid, peers, files })
 }

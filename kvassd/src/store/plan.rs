@@ -9,10 +9,11 @@ use kvass_proto::v1::Header;
 use prost::Message;
 
 use super::index::{self, Changes, Index};
-use super::row::{self, RecordRow, State, Tally};
+use super::merge::Arrival;
+use super::row::{self, RecordRow, State, Tally, Via};
 use super::value_writer::{NewValue, Place, Unreferenced};
 use super::{Condition, Outcome, Seq, WriteError};
-use crate::record::{Auth, Clear, FORMAT, Kind, RecordId, ValueHash};
+use crate::record::{Auth, Clear, FORMAT, Kind, Record, RecordId, ValueHash};
 use crate::stamp::Stamp;
 use crate::{seal, value};
 
@@ -61,6 +62,8 @@ pub(crate) struct Step {
     pub(crate) row: RecordRow,
     pub(crate) sealed_value: Option<Vec<u8>>,
     pub(crate) blob: Option<Unreferenced>,
+    /// Through which store it came.
+    pub(crate) via: Via,
 }
 
 /// A commit that is being worked out.
@@ -155,12 +158,35 @@ impl<'a> Plan<'a> {
             None => (None, None),
         };
         let new = Version::new(&row, clear);
-        let step = Step { name, old: in_index, new, row, sealed_value, blob };
+        let via = row::HERE;
+        self.put(id, Step { name, old: in_index, new, row, sealed_value, blob, via }, current);
+    }
+
+    /// Adds a record that came from elsewhere where it is greater than what is here; says whether it is.
+    pub(crate) fn merge(&mut self, arrival: Arrival, via: Via) -> Result<bool, WriteError> {
+        let Arrival { clear, travelling, name } = arrival;
+        let in_index = self.current(clear.id, &name)?;
+        let current = self.steps.get(&clear.id).map(|step| step.new).or(in_index);
+        let auth = travelling.record.auth;
+        let is_older = |known: &Version| Record::order((&clear, &auth), (&known.clear, &known.auth)).is_le();
+        if current.as_ref().is_some_and(is_older) {
+            return Ok(false);
+        }
+        self.state.counter = self.state.counter.max(clear.stamp.counter);
+        self.tally.last = Seq(self.tally.last.0 + 1);
+        let row = RecordRow { seq: self.tally.last, record: travelling.record };
+        let new = Version::new(&row, clear);
+        let step = Step { name, old: in_index, new, row, sealed_value: travelling.value, blob: None, via };
+        self.put(clear.id, step, current);
+        Ok(true)
+    }
+
+    fn put(&mut self, id: RecordId, step: Step, current: Option<Version>) {
         if let Some(version) = current {
             self.forget(&version);
         }
-        row::toggle(&mut self.tally.digest, &new.auth);
-        self.tally.content += new.bytes;
+        row::toggle(&mut self.tally.digest, &step.new.auth);
+        self.tally.content += step.new.bytes;
         self.steps.insert(id, step);
     }
 
@@ -174,21 +200,28 @@ impl<'a> Plan<'a> {
     }
 
     /// The rows to be written, and the steps that they make.
-    pub(crate) fn finish(self) -> (Changes, Vec<(RecordId, Step)>) {
+    pub(crate) fn finish(self) -> (Changes, Planned) {
         let mut changes = Changes::default();
         let steps: Vec<_> = self.steps.into_iter().collect();
         for (id, step) in &steps {
             write_step(&mut changes, *id, step);
         }
         index::write_progress(&mut changes.meta, self.state, self.index.account.keys.account(), self.tally);
-        (changes, steps)
+        (changes, Planned { state: self.state, tally: self.tally, steps })
     }
 }
 
+/// What is so once a commit is durable.
+pub(crate) struct Planned {
+    pub(crate) state: State,
+    pub(crate) tally: Tally,
+    pub(crate) steps: Vec<(RecordId, Step)>,
+}
+
 pub(crate) fn write_step(changes: &mut Changes, id: RecordId, step: &Step) {
-    let Step { old, new, row, sealed_value, .. } = step;
+    let Step { old, new, row, sealed_value, via, .. } = step;
     changes.records.insert(&id.0, row.encode());
-    changes.log.insert(&new.seq.0.to_be_bytes(), &row::encode_log(id, row::HERE)[..]);
+    changes.log.insert(&new.seq.0.to_be_bytes(), &row::encode_log(id, *via)[..]);
     match sealed_value {
         Some(sealed) => changes.values.insert(&id.0, row::encode_value(new.clear.value_hash, sealed)),
         None if old.is_some_and(|old| old.clear.has_inline()) => changes.values.remove(&id.0),

@@ -254,7 +254,7 @@ fn changes(index: &Index, after: Position, now: Position, limit: usize) -> Resul
         let (seq, row) = row?;
         let seq = <[u8; 8]>::try_from(&seq[..]).map(u64::from_be_bytes);
         position.seq = Seq(seq.map_err(|_| Fault::Other("a place in the log has the wrong length".into()))?);
-        let id = row::decode_log(&row).ok_or_else(|| Fault::Other("a row of the log makes no sense".into()))?;
+        let (id, _) = row::decode_log(&row).ok_or_else(|| Fault::Other("a row of the log makes no sense".into()))?;
         found.extend(change(index, id, position)?);
         rows += 1;
     }

@@ -103,7 +103,11 @@ impl Rekey {
         }
         row::toggle(&mut self.tally.digest, &new.auth);
         self.tally.content += new.bytes;
-        plan::write_step(changes, new_id, &Step { name, old: replaced, new, row, sealed_value, blob: None });
+        plan::write_step(
+            changes,
+            new_id,
+            &Step { name, old: replaced, new, row, sealed_value, blob: None, via: row::HERE },
+        );
         Ok(())
     }
 
@@ -241,6 +245,9 @@ impl Committer {
             tracing::warn!(%error, "the key file keeps the old key beside the new one");
         }
         self.shared.set_key(key);
+        // The log of the new account has other places; who syncs begins anew.
+        let own = self.shared.peers().own();
+        self.shared.peers().begin_anew(own);
         self.write_witness();
         self.announce();
         if let Err(fault) = self.shared.read_index(Index::drop_other_accounts) {

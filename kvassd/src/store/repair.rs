@@ -266,7 +266,7 @@ fn write(index: &Index, salvage: &Salvage, batch: &[Candidate], state: State, ta
         row::toggle(&mut tally.digest, &new.auth);
         tally.content += new.bytes;
         let sealed_value = salvage.sealed_value(clear)?;
-        let step = Step { name: name.clone(), old: None, new, row, sealed_value, blob: None };
+        let step = Step { name: name.clone(), old: None, new, row, sealed_value, blob: None, via: row::HERE };
         plan::write_step(&mut changes, clear.id, &step);
     }
     index::write_progress(&mut changes.meta, state, index.account.keys.account(), *tally);

@@ -84,9 +84,10 @@ pub(crate) fn encode_log(id: RecordId, via: Via) -> [u8; 32] {
     bytes
 }
 
-/// The record that a row of `log` names.
-pub(crate) fn decode_log(bytes: &[u8]) -> Option<RecordId> {
-    (bytes.len() == 32).then(|| bytes.first_chunk::<16>().map(|id| RecordId(*id))).flatten()
+/// The record that a row of `log` names, and through which store it came.
+pub(crate) fn decode_log(bytes: &[u8]) -> Option<(RecordId, Via)> {
+    let (id, via) = bytes.split_first_chunk::<16>()?;
+    Some((RecordId(*id), via.try_into().ok()?))
 }
 
 /// What `meta` holds of the whole store; it changes with every commit.

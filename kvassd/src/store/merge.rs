@@ -1,0 +1,302 @@
+//! Sync's view of the store: what is in its log, and merging what comes from another.
+//!
+//! It decides nothing about sessions. A record is verified before it goes to the committer, which keeps the greater of
+//! two versions; the cursor of the peer is stored by the commit that stores what came before it.
+
+use std::collections::HashMap;
+use std::ops::Bound;
+use std::sync::{Arc, PoisonError};
+
+use super::commit::{Committer, Job};
+use super::create;
+use super::index::{self, Fault, Index};
+use super::peers::{self, Cursor, Peer, RunId, StoreId};
+use super::plan::Plan;
+use super::row::{self, RecordRow};
+use super::space::Purpose;
+use super::value_reader::blob_length;
+use super::{ReadError, Seq, Store, WriteError};
+use crate::clock::now_us;
+use crate::keys::{AccountId, Keys};
+use crate::record::{Clear, Kind, Record, RecordError, ValueHash};
+use crate::{seal, value};
+
+/// A record on its way from one store to another, with its sealed value where that is short.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Travelling {
+    /// The record as it was written.
+    pub record: Record,
+    /// The sealed value of a record whose value is no blob; `None` where it has none or is one.
+    pub value: Option<Vec<u8>>,
+}
+
+/// A part of a store's log for one peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// What the peer lacks, in the order of the log, each with its place.
+    pub records: Vec<(Seq, Travelling)>,
+    /// Up to where the peer holds the log once it has these; `None` in a store that has no run, which there is not.
+    pub cursor: Option<Cursor>,
+}
+
+/// What became of records that came from another store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Merged {
+    /// How many are newer than what was here.
+    pub stored: usize,
+    /// Hashes of values that have to be here before their records can be merged.
+    pub lacking: Vec<ValueHash>,
+    /// How many did not verify.
+    pub refused: usize,
+}
+
+/// A record that was verified.
+pub(crate) struct Arrival {
+    pub(crate) clear: Clear,
+    pub(crate) travelling: Travelling,
+    /// The entry's name; empty for kinds that this program does not know.
+    pub(crate) name: String,
+}
+
+impl Arrival {
+    /// Verifies a record and its short value.
+    fn verify(keys: &Keys, travelling: Travelling) -> Result<Self, RecordError> {
+        let clear = seal::verify(keys, &travelling.record)?;
+        let fits = |sealed: &Vec<u8>| {
+            sealed.len() as u64 == value::sealed_length(clear.size)
+                && value::value_hash(&value::chunk_hash(sealed)) == clear.value_hash
+        };
+        if travelling.value.as_ref().map(fits) != clear.has_inline().then_some(true) {
+            return Err(RecordError::Value);
+        }
+        let name = match clear.is_known() {
+            true => seal::open(keys, &clear, &travelling.record)?.name.clone(),
+            false => String::new(),
+        };
+        Ok(Self { clear, travelling, name })
+    }
+}
+
+impl Store {
+    /// Which store this is, and of which account.
+    #[must_use]
+    pub fn identity(&self) -> (StoreId, AccountId) {
+        (self.shared.peers().own(), self.position().account)
+    }
+
+    /// The run of this opening.
+    #[must_use]
+    pub fn run(&self) -> RunId {
+        self.shared.run
+    }
+
+    /// What is known of a peer.
+    #[must_use]
+    pub fn peer(&self, id: StoreId) -> Peer {
+        self.shared.peers().all().get(&id).copied().unwrap_or_default()
+    }
+
+    /// All peers that are known.
+    #[must_use]
+    pub fn peers(&self) -> HashMap<StoreId, Peer> {
+        self.shared.peers().all().clone()
+    }
+
+    /// Whether a cursor lies in this store's history. Where it does not, the history has forked.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn accepts(&self, cursor: Cursor) -> Result<bool, ReadError> {
+        let last = self.position().seq;
+        let accepted = self.shared.read_index(|index| Ok(peers::accepts(&peers::runs(index)?, last, cursor)));
+        accepted.map_err(|fault| self.failed(fault))
+    }
+
+    /// The log after a place, at most `limit` rows and about 1 MiB of it, up to the last durable commit. What came
+    /// through the peer that asks is left out.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn outgoing(&self, after: Seq, to: StoreId, limit: usize) -> Result<Outgoing, ReadError> {
+        let last = self.position().seq;
+        let read = self.shared.read_index(|index| outgoing(index, after, last, to, limit));
+        read.map_err(|fault| self.failed(fault))
+    }
+
+    /// Merges records that came from a peer, and notes how far its log is held with them. Nothing is noted while a
+    /// value is lacking. Durable when it returns.
+    ///
+    /// # Errors
+    /// A full disk or a damaged store; nothing is merged then.
+    pub fn merge(&self, records: Vec<Travelling>, from: StoreId, cursor: Option<Cursor>) -> Result<Merged, WriteError> {
+        let keys = self.shared.read_index(|index| Ok(index.account.keys.clone()));
+        let keys = keys.map_err(|fault| match fault {
+            Fault::Full => self.shared.space.full(),
+            Fault::Other(what) => WriteError::Damaged(what),
+        })?;
+        let all = records.len();
+        let arrivals: Vec<_> = records.into_iter().filter_map(|record| Arrival::verify(&keys, record).ok()).collect();
+        let refused = all - arrivals.len();
+        let account = keys.account();
+        let mut merged = self.ask(|answer| Job::Merge { account, arrivals, from, cursor, answer })?;
+        merged.refused = refused;
+        Ok(merged)
+    }
+
+    /// Notes up to which place of this store's log a peer holds all. It is on the disk with the next commit.
+    pub fn acknowledge(&self, peer: StoreId, seq: Seq) {
+        self.shared.peers().acknowledge(peer, seq);
+    }
+
+    /// Takes a new store id and a new process id, because the history of this store has forked; all peers begin anew.
+    ///
+    /// # Errors
+    /// A full disk or a damaged store.
+    pub fn fork(&self) -> Result<(), WriteError> {
+        self.ask(|answer| Job::Fork { answer })
+    }
+
+    /// Whether the value of that hash is here, whole.
+    #[must_use]
+    pub fn has_blob(&self, clear: &Clear) -> bool {
+        has_blob(&self.shared.layout, clear)
+    }
+
+    /// The XOR of the authentications of all records, as the last commit left it.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn digest(&self) -> Result<[u8; 32], ReadError> {
+        let read = self.shared.read_index(|index| Ok(index.tally(index.account.keys.account())?.digest));
+        read.map_err(|fault| self.failed(fault))
+    }
+}
+
+impl Committer {
+    pub(super) fn merge(
+        &mut self,
+        account: AccountId,
+        arrivals: Vec<Arrival>,
+        from: StoreId,
+        cursor: Option<Cursor>,
+    ) -> Result<Merged, WriteError> {
+        let shared = Arc::clone(&self.shared);
+        self.allow_merge(&arrivals)?;
+        let guard = shared.index.read().unwrap_or_else(PoisonError::into_inner);
+        let index = guard.as_ref().ok_or_else(|| shared.space.full())?;
+        if index.account.keys.account() != account {
+            return Err(WriteError::Refused("the key changed meanwhile".into()));
+        }
+        let mut plan = Plan::new(index, now_us(), shared.pid(), self.state, self.tally);
+        let mut merged = Merged::default();
+        for arrival in arrivals {
+            if arrival.clear.has_blob() && !has_blob(&shared.layout, &arrival.clear) {
+                merged.lacking.push(arrival.clear.value_hash);
+            } else if plan.merge(arrival, from.0)? {
+                merged.stored += 1;
+            }
+        }
+        let held = cursor.filter(|_| merged.lacking.is_empty());
+        if plan.is_empty() {
+            // Merging the same again changes nothing, so the cursor may wait for the next commit.
+            held.into_iter().for_each(|held| shared.peers().hold(from, held));
+            return Ok(merged);
+        }
+        let (mut changes, planned) = plan.finish();
+        let mut peers = shared.peers().clone();
+        held.into_iter().for_each(|held| peers.hold(from, held));
+        let saved = peers.write(&mut changes.meta, account);
+        let pass = shared.pass.lock();
+        let committed = index.apply(&index.account.trees, &changes).and_then(|()| index.make_durable());
+        drop(guard);
+        if !self.land(committed, planned, pass, &saved) {
+            return Err(shared.space.full());
+        }
+        held.into_iter().for_each(|held| shared.peers().hold(from, held));
+        shared.peers().saved(&saved);
+        Ok(merged)
+    }
+
+    fn allow_merge(&self, arrivals: &[Arrival]) -> Result<(), WriteError> {
+        if let Some(what) = self.shared.names.damage() {
+            return Err(WriteError::Damaged(what));
+        }
+        let removes = arrivals.iter().all(|arrival| arrival.clear.kind == Kind::REMOVAL);
+        self.shared.space.check(0, if removes { Purpose::Remove } else { Purpose::Store })
+    }
+
+    pub(super) fn fork(&mut self) -> Result<(), WriteError> {
+        let (store, pid) = (StoreId(create::random_store()?), create::random_pid()?);
+        let known: Vec<_> = self.shared.peers().all().keys().copied().collect();
+        self.write_meta(|meta, account| {
+            meta.insert(index::meta::STORE, &store.0[..]);
+            meta.insert(index::meta::PID, &pid.to_be_bytes()[..]);
+            known.iter().for_each(|peer| meta.remove(index::meta::peer(account, peer.0)));
+        })?;
+        self.shared.set_pid(pid);
+        self.shared.peers().begin_anew(store);
+        Ok(())
+    }
+
+    /// Writes what was noted of peers since the last commit.
+    pub(super) fn save_peers(&mut self) {
+        if !self.shared.peers().has_unsaved() {
+            return;
+        }
+        let peers = self.shared.peers().clone();
+        if let Err(error) = self.write_meta(|meta, account| drop(peers.write(meta, account))) {
+            tracing::warn!(%error, "peers will send again what they have sent");
+        }
+    }
+}
+
+/// Whether the file of a record's value is here; such a file is whole from the moment that it has its name.
+pub(crate) fn has_blob(layout: &super::layout::Layout, clear: &Clear) -> bool {
+    std::fs::metadata(layout.blob(clear.value_hash)).is_ok_and(|file| file.len() == blob_length(clear.size))
+}
+
+/// About how many bytes of records are taken from the log at once.
+const BYTES: usize = 1 << 20;
+
+fn outgoing(index: &Index, after: Seq, last: Seq, to: StoreId, limit: usize) -> Result<Outgoing, Fault> {
+    let wrong = |what: &str| Fault::Other(what.into());
+    let (mut records, mut position, mut bytes, mut rows) = (Vec::new(), after, 0, 0);
+    let range = (Bound::Excluded(after.0.to_be_bytes()), Bound::Included(last.0.to_be_bytes()));
+    let mut whole = true;
+    for row in index.account.trees.log.range::<[u8; 8], _>(range) {
+        if rows == limit || bytes > BYTES {
+            whole = false;
+            break;
+        }
+        let (seq, row) = row?;
+        position = Seq(u64::from_be_bytes(seq[..].try_into().map_err(|_| wrong("a place in the log makes no sense"))?));
+        rows += 1;
+        let (id, via) = row::decode_log(&row).ok_or_else(|| wrong("a row of the log makes no sense"))?;
+        if via == to.0 {
+            continue;
+        }
+        let Some(record) = index.record(id)?.and_then(|row| RecordRow::decode(&row)) else { continue };
+        // A record that has changed since stands at a later place.
+        if record.seq != position {
+            continue;
+        }
+        let clear = record.clear().map_err(|_| wrong("a record makes no sense"))?;
+        let value = match clear.has_inline() {
+            true => match index.account.trees.values.get(id.0)? {
+                Some(row) => row::decode_value(&row).map(|(_, sealed)| sealed.to_vec()),
+                None => continue,
+            },
+            false => None,
+        };
+        bytes += record.record.sealed.len() + value.as_ref().map_or(0, Vec::len) + 160;
+        records.push((position, Travelling { record: record.record, value }));
+    }
+    // Places whose rows have moved on are held as well.
+    let seq = if whole { last.max(after) } else { position };
+    Ok(Outgoing { records, cursor: peers::cursor(&peers::runs(index)?, seq) })
+}
+
+/// Whether a kind of record shows under a name.
+pub(crate) fn is_entry(clear: &Clear) -> bool {
+    clear.is_known() && clear.kind == Kind::VALUE
+}

@@ -1,0 +1,199 @@
+//! What this store knows of the stores that it syncs with: how far each side holds the other's log.
+
+use std::collections::{HashMap, HashSet};
+
+use super::Seq;
+use super::index::{Fault, Index, meta};
+use crate::keys::AccountId;
+
+/// Which store a log belongs to. A store that finds that its history has forked takes a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreId(pub [u8; 16]);
+
+/// One opening of a store, in which places of its log were given out by one history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RunId(pub [u8; 16]);
+
+/// How far somebody holds a store's log: up to a place, which was given out in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// The run that the place lies in.
+    pub run: RunId,
+    /// The last place that is held.
+    pub seq: Seq,
+}
+
+/// A peer, as far as it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// How far this store holds the peer's log.
+    pub held: Option<Cursor>,
+    /// Up to which place of this store's log the peer has said that it holds all, durably.
+    pub acknowledged: Seq,
+}
+
+const ROW: usize = 1 + 16 + 8 + 8;
+
+impl Peer {
+    pub(crate) fn encode(self) -> [u8; ROW] {
+        let mut row = [0; ROW];
+        if let Some(Cursor { run, seq }) = self.held {
+            row[0] = 1;
+            row[1..17].copy_from_slice(&run.0);
+            row[17..25].copy_from_slice(&seq.0.to_be_bytes());
+        }
+        row[25..].copy_from_slice(&self.acknowledged.0.to_be_bytes());
+        row
+    }
+
+    pub(crate) fn decode(row: &[u8]) -> Option<Self> {
+        let (has_held, rest) = row.split_first_chunk::<1>()?;
+        let (run, rest) = rest.split_first_chunk::<16>()?;
+        let (seq, rest) = rest.split_first_chunk::<8>()?;
+        let acknowledged = Seq(u64::from_be_bytes(rest.try_into().ok()?));
+        let cursor = Cursor { run: RunId(*run), seq: Seq(u64::from_be_bytes(*seq)) };
+        Some(Self { held: (has_held == &[1]).then_some(cursor), acknowledged })
+    }
+}
+
+/// This store and all peers of the account in force. What changes without a commit is on the disk with the next one:
+/// what is lost of it in a crash is only sent again.
+#[derive(Clone, Debug)]
+pub(crate) struct Peers {
+    own: StoreId,
+    all: HashMap<StoreId, Peer>,
+    unsaved: HashSet<StoreId>,
+}
+
+impl Peers {
+    /// Reads what the index has of them.
+    pub(crate) fn read(index: &Index) -> Result<Self, Fault> {
+        let own = index.meta.get(meta::STORE)?.and_then(|row| <[u8; 16]>::try_from(&row[..]).ok());
+        let own = own.ok_or_else(|| Fault::Other("its index names no store".into()))?;
+        let mut all = HashMap::new();
+        for row in index.meta.scan_prefix(meta::peers(index.account.keys.account())) {
+            let (key, row) = row?;
+            if let (Some(id), Some(peer)) = (key.last_chunk::<16>(), Peer::decode(&row)) {
+                all.insert(StoreId(*id), peer);
+            }
+        }
+        Ok(Self { own: StoreId(own), all, unsaved: HashSet::new() })
+    }
+
+    pub(crate) fn own(&self) -> StoreId {
+        self.own
+    }
+
+    pub(crate) fn all(&self) -> &HashMap<StoreId, Peer> {
+        &self.all
+    }
+
+    pub(crate) fn has_unsaved(&self) -> bool {
+        !self.unsaved.is_empty()
+    }
+
+    /// Everything of the peer's log up to the cursor is here.
+    pub(crate) fn hold(&mut self, peer: StoreId, cursor: Cursor) {
+        self.all.entry(peer).or_default().held = Some(cursor);
+        self.unsaved.insert(peer);
+    }
+
+    pub(crate) fn acknowledge(&mut self, peer: StoreId, seq: Seq) {
+        let known = self.all.entry(peer).or_default();
+        if seq > known.acknowledged {
+            known.acknowledged = seq;
+            self.unsaved.insert(peer);
+        }
+    }
+
+    /// Forgets all peers, under a new id or another account.
+    pub(crate) fn begin_anew(&mut self, own: StoreId) {
+        *self = Self { own, all: HashMap::new(), unsaved: HashSet::new() };
+    }
+
+    /// Adds what is not on the disk to a commit, and returns whose it is.
+    pub(crate) fn write(&self, to: &mut sled::Batch, account: AccountId) -> Vec<StoreId> {
+        let unsaved: Vec<_> = self.unsaved.iter().copied().collect();
+        for id in &unsaved {
+            to.insert(meta::peer(account, id.0), &self.all[id].encode()[..]);
+        }
+        unsaved
+    }
+
+    /// What was added to a commit is on the disk.
+    pub(crate) fn saved(&mut self, peers: &[StoreId]) {
+        self.unsaved.retain(|peer| !peers.contains(peer));
+    }
+}
+
+/// The runs of the account in force, in order: each with the first place of the log that it may have written.
+pub(crate) fn runs(index: &Index) -> Result<Vec<(RunId, Seq)>, Fault> {
+    let mut runs = Vec::new();
+    for row in index.meta.scan_prefix(meta::runs(index.account.keys.account())) {
+        let (_, row) = row?;
+        let (run, first) = row.split_first_chunk::<16>().ok_or_else(|| Fault::Other("a run makes no sense".into()))?;
+        let first = first.try_into().map_err(|_| Fault::Other("a run makes no sense".into()))?;
+        runs.push((RunId(*run), Seq(u64::from_be_bytes(first))));
+    }
+    Ok(runs)
+}
+
+/// Whether a cursor lies in a history that ends with `last`: its run is known, and its place lies within that run.
+pub(crate) fn accepts(runs: &[(RunId, Seq)], last: Seq, cursor: Cursor) -> bool {
+    let Some(at) = runs.iter().position(|(run, _)| *run == cursor.run) else { return false };
+    let first = runs[at].1.0;
+    let end = runs.get(at + 1).map_or(last.0, |(_, next)| next.0 - 1);
+    (first.saturating_sub(1)..=end).contains(&cursor.seq.0)
+}
+
+/// The cursor of a place: the run that gave it out, or, between two runs, the later one.
+pub(crate) fn cursor(runs: &[(RunId, Seq)], seq: Seq) -> Option<Cursor> {
+    let run = runs.iter().rev().find(|(_, first)| first.0 <= seq.0 + 1)?.0;
+    Some(Cursor { run, seq })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn run(byte: u8) -> RunId {
+        RunId([byte; 16])
+    }
+
+    #[test]
+    fn a_cursor_of_a_lost_tail_or_of_another_history_is_not_accepted() {
+        let runs = [(run(1), Seq(1)), (run(2), Seq(5)), (run(3), Seq(5))];
+        let accepts = |byte, seq| accepts(&runs, Seq(9), Cursor { run: run(byte), seq: Seq(seq) });
+        assert!(accepts(1, 0) && accepts(1, 4) && !accepts(1, 5));
+        assert!(accepts(2, 4) && !accepts(2, 5), "nothing was written in this run");
+        assert!(accepts(3, 4) && accepts(3, 9) && !accepts(3, 10) && !accepts(3, 3));
+        assert!(!accepts(4, 4));
+    }
+
+    proptest! {
+        #[test]
+        fn a_peer_comes_back_as_it_was_written(
+            held in prop::option::of((any::<[u8; 16]>(), any::<u64>())), acknowledged in any::<u64>()
+        ) {
+            let held = held.map(|(run, seq)| Cursor { run: RunId(run), seq: Seq(seq) });
+            let peer = Peer { held, acknowledged: Seq(acknowledged) };
+            prop_assert_eq!(Peer::decode(&peer.encode()), Some(peer));
+        }
+
+        #[test]
+        fn the_cursor_of_every_place_is_accepted(lengths in prop::collection::vec(0..4u64, 1..6), at in any::<prop::sample::Index>()) {
+            let mut first = 1;
+            let mut runs = Vec::new();
+            for (number, length) in lengths.iter().enumerate() {
+                runs.push((run(number as u8), Seq(first)));
+                first += length;
+            }
+            let last = Seq(first - 1);
+            let seq = Seq(at.index(first as usize) as u64);
+            let cursor = cursor(&runs, seq).unwrap();
+            prop_assert!(accepts(&runs, last, cursor), "{:?} {:?}", runs, cursor);
+        }
+    }
+}

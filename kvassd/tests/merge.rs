@@ -1,0 +1,246 @@
+//! Stores that exchange their logs end equal, whatever the order, repeats and restarts on the way.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use kvassd::keys::encode_hex;
+use kvassd::store::{Cursor, Options, Seq, Store, Travelling};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+const OPTIONS: Options = Options { value_max: 64 << 20, reserve: 0 };
+const KEY: [u8; 32] = [5; 32];
+
+/// A store in a directory of its own, which can be closed and opened again.
+struct Replica {
+    directory: TempDir,
+    store: Option<Store>,
+}
+
+impl Replica {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(directory.path());
+        store.set_key(Some(&KEY)).unwrap();
+        Self { directory, store: Some(store) }
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().unwrap()
+    }
+
+    fn restart(&mut self) {
+        self.store.take().unwrap().close();
+        self.store = Some(open(self.directory.path()));
+    }
+
+    fn set(&self, name: &str, value: &[u8]) {
+        let mut writer = self.store().writer(None).unwrap();
+        writer.push(value).unwrap();
+        self.store().set(name, writer.finish().unwrap(), 0).unwrap();
+    }
+
+    fn get(&self, name: &str) -> Option<Vec<u8>> {
+        let (_, mut reader) = self.store().read(name).unwrap()?;
+        let mut value = Vec::new();
+        while reader.next(&mut value).unwrap() {}
+        Some(value)
+    }
+
+    fn content(&self) -> BTreeMap<String, Vec<u8>> {
+        let entries = self.store().entries("", None, false, usize::MAX).unwrap();
+        entries.into_iter().map(|entry| (entry.name.clone(), self.get(&entry.name).unwrap())).collect()
+    }
+
+    /// Where the other's log is held up to, by the other's own judgement.
+    fn held(&self, other: &Self) -> Seq {
+        let held = self.store().peer(other.store().identity().0).held;
+        held.filter(|held| other.store().accepts(*held).unwrap()).map_or(Seq(0), |held| held.seq)
+    }
+
+    /// Takes one part of the other's log; `false` where there was nothing.
+    fn pull(&self, other: &Self, limit: usize) -> bool {
+        let from = other.store().identity().0;
+        let after = self.held(other);
+        let part = other.store().outgoing(after, self.store().identity().0, limit).unwrap();
+        let records: Vec<Travelling> = part.records.into_iter().map(|(_, record)| record).collect();
+        let merged = self.store().merge(records.clone(), from, part.cursor).unwrap();
+        for hash in &merged.lacking {
+            let name = encode_hex(&hash.0);
+            fs::copy(other.directory.path().join("blobs").join(&name), self.directory.path().join("blobs").join(&name))
+                .unwrap();
+        }
+        if !merged.lacking.is_empty() {
+            assert_eq!(self.held(other), after, "the cursor passed a record whose value is not here");
+            assert!(self.store().merge(records, from, part.cursor).unwrap().lacking.is_empty());
+        }
+        part.cursor.is_some_and(|cursor| cursor.seq > after)
+    }
+}
+
+fn open(directory: &Path) -> Store {
+    Store::open(directory, OPTIONS, &|_| {}).unwrap()
+}
+
+fn settle(replicas: &[Replica]) {
+    loop {
+        let mut moved = false;
+        for (at, replica) in replicas.iter().enumerate() {
+            for other in replicas.iter().enumerate().filter(|(other, _)| *other != at) {
+                moved |= replica.pull(other.1, 100);
+            }
+        }
+        if !moved {
+            return;
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Set { at: usize, key: u8, length: usize },
+    Remove { at: usize, key: u8 },
+    Pull { at: usize, from: usize, limit: usize },
+    Restart { at: usize },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..3usize, 0..6u8, prop_oneof![0..50usize, Just(5_000usize)])
+            .prop_map(|(at, key, length)| Step::Set { at, key, length }),
+        2 => (0..3usize, 0..6u8).prop_map(|(at, key)| Step::Remove { at, key }),
+        5 => (0..3usize, 0..3usize, 1..4usize).prop_map(|(at, from, limit)| Step::Pull { at, from, limit }),
+        1 => (0..3usize).prop_map(|at| Step::Restart { at }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn replicas_that_saw_the_same_records_hold_the_same(steps in prop::collection::vec(step(), 1..40)) {
+        let mut replicas: Vec<_> = (0..3).map(|_| Replica::new()).collect();
+        // A write beats all that its writer had seen, so the last writer among equals is known.
+        let mut number = 0u32;
+        for step in steps {
+            number += 1;
+            match step {
+                Step::Set { at, key, length } => {
+                    let mut value = number.to_be_bytes().to_vec();
+                    value.resize(length.max(4), key);
+                    replicas[at].set(&format!("k{key}"), &value);
+                    prop_assert_eq!(replicas[at].get(&format!("k{key}")), Some(value));
+                }
+                Step::Remove { at, key } => drop(replicas[at].store().remove(vec![format!("k{key}")]).unwrap()),
+                Step::Pull { at, from, limit } if at != from => drop(replicas[at].pull(&replicas[from], limit)),
+                Step::Pull { .. } => {}
+                Step::Restart { at } => replicas[at].restart(),
+            }
+        }
+        settle(&replicas);
+        let digest = replicas[0].store().digest().unwrap();
+        let content = replicas[0].content();
+        for replica in &replicas {
+            prop_assert_eq!(replica.store().digest().unwrap(), digest);
+            prop_assert_eq!(replica.content(), content.clone());
+            replica.store().check(&mut |finding| panic!("{finding:?}")).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_came_through_a_peer_is_not_sent_back_to_it() {
+    let (a, b) = (Replica::new(), Replica::new());
+    a.set("x", b"1");
+    b.pull(&a, 100);
+    let back = b.store().outgoing(Seq(0), a.store().identity().0, 100).unwrap();
+    assert_eq!(back.records, []);
+    let others = b.store().outgoing(Seq(0), kvassd::store::StoreId([9; 16]), 100).unwrap();
+    assert_eq!(others.records.len(), 1);
+}
+
+#[test]
+fn a_cursor_survives_a_restart_and_a_fork_begins_anew() {
+    let (mut a, mut b) = (Replica::new(), Replica::new());
+    a.set("x", b"1");
+    assert!(b.pull(&a, 100));
+    b.restart();
+    a.restart();
+    assert_eq!(b.held(&a), a.store().outgoing(Seq(0), b.store().identity().0, 9).unwrap().cursor.unwrap().seq);
+    assert!(!b.pull(&a, 100));
+    let (before, pid) = (a.store().identity().0, a.store().summary().unwrap().pid);
+    a.store().fork().unwrap();
+    assert_ne!(a.store().identity().0, before);
+    assert_ne!(a.store().summary().unwrap().pid, pid);
+    assert_eq!(b.held(&a), Seq(0));
+    a.restart();
+    assert_ne!(a.store().identity().0, before);
+}
+
+#[test]
+fn a_store_put_back_to_an_older_copy_does_not_accept_what_was_held_of_its_future() {
+    let (mut a, b) = (Replica::new(), Replica::new());
+    a.set("x", b"1");
+    a.store.take().unwrap().close();
+    let copy = tempfile::tempdir().unwrap();
+    copy_all(a.directory.path(), copy.path());
+    a.store = Some(open(a.directory.path()));
+    a.set("y", b"2");
+    b.pull(&a, 100);
+    let held: Cursor = b.store().peer(a.store().identity().0).held.unwrap();
+    assert!(a.store().accepts(held).unwrap());
+    let restored = open(copy.path());
+    assert_eq!(restored.identity().0, a.store().identity().0);
+    assert!(!restored.accepts(held).unwrap());
+}
+
+#[test]
+fn a_record_that_does_not_verify_is_counted_and_changes_nothing() {
+    let (a, b) = (Replica::new(), Replica::new());
+    a.set("x", b"1");
+    a.set("y", b"2");
+    let part = a.store().outgoing(Seq(0), b.store().identity().0, 100).unwrap();
+    let mut records: Vec<_> = part.records.into_iter().map(|(_, record)| record).collect();
+    let (mut flipped, mut swapped) = (records.clone(), records.clone());
+    flipped[0].record.clear[25] ^= 1;
+    flipped[1].record.auth.0[0] ^= 1;
+    swapped[0].value = records[1].value.clone();
+    swapped[1].value = None;
+    let digest = b.store().digest().unwrap();
+    for bad in [flipped, swapped] {
+        let merged = b.store().merge(bad, a.store().identity().0, part.cursor).unwrap();
+        assert_eq!((merged.stored, merged.refused), (0, 2));
+        assert_eq!(b.store().digest().unwrap(), digest);
+    }
+    records.reverse();
+    assert_eq!(b.store().merge(records, a.store().identity().0, part.cursor).unwrap().stored, 2);
+}
+
+#[test]
+fn the_counter_follows_what_was_merged() {
+    let (a, b) = (Replica::new(), Replica::new());
+    for _ in 0..50 {
+        a.set("x", b"1");
+    }
+    b.pull(&a, 100);
+    b.set("y", b"2");
+    let part = b.store().outgoing(Seq(0), a.store().identity().0, 100).unwrap();
+    let clear = kvassd::record::Clear::parse(&part.records[0].1.record.clear).unwrap();
+    assert_eq!(clear.stamp.counter, 51);
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for file in fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        let target = to.join(file.file_name());
+        if file.file_type().unwrap().is_dir() {
+            copy_all(&file.path(), &target);
+        } else {
+            fs::copy(file.path(), target).unwrap();
+        }
+    }
+}
