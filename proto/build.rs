@@ -5,7 +5,7 @@ const SECRET: [&str; 5] =
     [".kvass.v1.Header", ".kvass.v1.Set", ".kvass.v1.SetKey", ".kvass.v1.Value", ".kvass.v1.Config"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["kvass/v1/local.proto", "kvass/v1/record.proto"];
+    let files = ["kvass/v1/local.proto", "kvass/v1/record.proto", "kvass/v1/sync.proto"];
     for file in files {
         println!("cargo:rerun-if-changed={file}");
     }

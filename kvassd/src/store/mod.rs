@@ -9,6 +9,7 @@
 mod check;
 mod commit;
 mod create;
+mod download;
 mod error;
 mod index;
 mod key_file;
@@ -39,6 +40,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 pub use check::{Checked, Finding};
+pub use download::{BlobFile, Download, DownloadError};
 pub use error::{OpenError, ReadError, WriteError};
 pub use merge::{Merged, Outgoing, Travelling};
 pub use peers::{Cursor, Peer, RunId, StoreId};

@@ -10,7 +10,7 @@ use super::commit::{Job, LOOK};
 use super::index::{Fault, Index};
 use super::names::Named;
 use super::row::{self, RecordRow};
-use super::{Shared, value_writer};
+use super::{Shared, download, value_writer};
 use crate::keys::decode_hex;
 use crate::record::{Auth, Kind, RecordId, ValueHash};
 use crate::seal;
@@ -137,7 +137,7 @@ pub(crate) fn list_files(layout: &super::layout::Layout) -> std::io::Result<Vec<
         let name = file.file_name();
         let name = name.to_string_lossy();
         let mut hash = [0; 32];
-        if name.ends_with(value_writer::PART) {
+        if name.ends_with(value_writer::PART) || (name.ends_with(download::DOWN) && download::is_forgotten(&file)) {
             super::layout::remove_file(&file.path())?;
         } else if decode_hex(&name, &mut hash) {
             files.push(ValueHash(hash));
