@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvass_proto::v1::{self, request::Command};
+use kvass_proto::v1::{self, error::Code, request::Command};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -25,10 +25,10 @@ pub(crate) fn stop(client: &Client) -> Result<bool, Error> {
     let begun = Instant::now();
     loop {
         match client.connect_running(Command::Stop(v1::Stop {}), GREETING_LIMIT) {
-            Ok(connection) => {
-                ask(connection)?;
-                break;
-            }
+            Ok(connection) => match ask(connection) {
+                Err(Error::Daemon(error)) if is_ending(&error, client) => break,
+                asked => break asked?,
+            },
             Err(Refusal::Ended) => break,
             Err(Refusal::Absent) if !is_locked(&client.place) => return Ok(false),
             // It is about to serve, or about to end.
@@ -42,6 +42,7 @@ pub(crate) fn stop(client: &Client) -> Result<bool, Error> {
                 signal(client)?;
                 break;
             }
+            Err(Refusal::Said(error)) if is_ending(&error, client) => break,
             Err(Refusal::Said(error)) => return Err(Error::Daemon(error)),
             Err(Refusal::Failed(cause)) => {
                 let socket = client.place.socket.display();
@@ -58,6 +59,16 @@ fn ask(mut connection: Connection) -> Result<(), Error> {
     match connection.reply_within(LIMIT) {
         Ok(_) | Err(Error::Lost { .. }) => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+/// Whether what a daemon says means that it cannot open its store, and so ends by itself. Another user's daemon says
+/// likewise that it cannot be used, so then the process has to be one's own.
+fn is_ending(error: &v1::Error, client: &Client) -> bool {
+    match error.code() {
+        Code::Damaged => true,
+        Code::CannotOpen => client.place.lock_pid().is_some_and(|pid| is_our_kvassd(pid, client)),
+        _ => false,
     }
 }
 

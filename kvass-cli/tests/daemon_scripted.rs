@@ -401,6 +401,22 @@ fn stopping_what_does_not_run_is_done_with_a_note() {
 }
 
 #[test]
+fn a_daemon_that_cannot_open_its_store_ends_by_itself_when_it_is_stopped() {
+    // A repair stops what runs; the daemon that has just found the damage may still be there.
+    for greets in [true, false] {
+        let fake = Fake::new(vec![script(move |peer| {
+            if greets {
+                peer.greet();
+            }
+            assert!(matches!(peer.request(), Command::Stop(_)));
+            peer.reply(error(Code::Damaged, "the store is damaged"));
+        })]);
+        fake.kvass(&["daemon", "stop"]).ok();
+        fake.done();
+    }
+}
+
+#[test]
 fn a_lock_that_is_held_by_another_program_is_not_signalled() {
     let fake = Fake::new(vec![script(|peer| peer.hold())]);
     let path = fake.directory.path().join("lock");
