@@ -51,6 +51,37 @@ impl EncryptionKey {
     }
 }
 
+/// The key that authenticates the sync channel, 32 bytes: all that a server needs which shall not read. No other key
+/// follows from it. By design not `Debug`.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct SyncKey([u8; 32]);
+
+impl SyncKey {
+    /// Takes the 32 bytes of a sync key.
+    #[must_use]
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Derives an account's sync key from its encryption key.
+    #[must_use]
+    pub fn derive(key: &EncryptionKey) -> Self {
+        Self(derive(&key.0, &[b"kvass v1 sync"]))
+    }
+
+    /// The account whose sync key this is.
+    #[must_use]
+    pub fn account(&self) -> AccountId {
+        AccountId(derive(&self.0, &[b"kvass v1 account"]))
+    }
+
+    /// The key's bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
 /// Which account a store's content belongs to: derived from the sync key, so that a blind server knows the same one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
 pub struct AccountId(pub [u8; 16]);
@@ -70,11 +101,12 @@ impl AccountId {
     }
 }
 
-/// The keys of an account with which records are named, sealed and authenticated.
+/// The keys of an account: records are named, sealed and authenticated with them, and its sync channel is.
 #[derive(Clone, ZeroizeOnDrop)]
 pub struct Keys {
     #[zeroize(skip)]
     account: AccountId,
+    sync: SyncKey,
     id: [u8; 32],
     record: [u8; 32],
     auth: [u8; 32],
@@ -85,9 +117,10 @@ impl Keys {
     /// Derives an account's keys from its encryption key.
     #[must_use]
     pub fn derive(key: &EncryptionKey) -> Self {
-        let sync = Zeroizing::new(derive::<32>(&key.0, &[b"kvass v1 sync"]));
+        let sync = SyncKey::derive(key);
         Self {
-            account: AccountId(derive(&*sync, &[b"kvass v1 account"])),
+            account: sync.account(),
+            sync,
             id: derive(&key.0, &[b"kvass v1 id"]),
             record: derive(&key.0, &[b"kvass v1 record"]),
             auth: derive(&key.0, &[b"kvass v1 auth"]),
@@ -99,6 +132,12 @@ impl Keys {
     #[must_use]
     pub fn account(&self) -> AccountId {
         self.account
+    }
+
+    /// The key of the account's sync channel.
+    #[must_use]
+    pub fn sync_key(&self) -> &SyncKey {
+        &self.sync
     }
 
     /// The id of the record that holds the entry with this name.

@@ -9,7 +9,9 @@
 //!
 //! [`config`] says what was asked for, [`process`] makes the process safe, [`socket`] takes the directory,
 //! [`daemon::run`] opens the store, serves and drains, with handlers in `local`; [`store`] has all rules about keys
-//! and values. [`record`], [`stamp`], [`keys`], [`seal`] and [`value`] are pure: bytes and laws, no clock and no files. [`serve`] puts these together for the program; tests put them together themselves.
+//! and values. [`record`], [`stamp`], [`keys`], [`seal`] and [`value`] are pure: bytes and laws, no clock and no files.
+//! [`sync`] has the encrypted channel to a remote. [`serve`] puts these together for the program; tests put them
+//! together themselves.
 
 pub mod clock;
 pub mod config;
@@ -24,6 +26,7 @@ pub mod seal;
 pub mod socket;
 pub mod stamp;
 pub mod store;
+pub mod sync;
 pub mod value;
 
 pub use program::{RunError, repair, serve};

@@ -72,9 +72,12 @@ fn seal_chunks(given: &Value) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn an_account_has_its_id_and_fingerprint() {
+fn an_account_has_its_sync_key_id_and_fingerprint() {
     let vectors = vectors();
     let account = keys(&vectors).account();
+    let sync = keys(&vectors).sync_key().clone();
+    assert_eq!(encode_hex(sync.as_bytes()), text(&vectors["derived"], "sync"));
+    assert_eq!(sync.account(), account);
     assert_eq!(account.to_hex(), text(&vectors["derived"], "account"));
     assert_eq!(account.fingerprint(), text(&vectors["derived"], "fingerprint"));
 }

@@ -1,0 +1,7 @@
+//! Keeping a store in step with a remote.
+//!
+//! [`channel`] makes two ends that hold the same sync key sure of each other and seals what they say; [`backoff`] says
+//! how long to wait between two attempts. Both are pure: bytes in, bytes out, no socket, clock or store.
+
+pub mod backoff;
+pub mod channel;
