@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use kvassd::keys::encode_hex;
-use kvassd::store::{Cursor, Options, Seq, Store, Travelling};
+use kvassd::record::Clear;
+use kvassd::store::{Cursor, DownloadError, Options, Seq, Store, Travelling};
+use kvassd::value::{CHUNK, TAG};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -68,10 +69,11 @@ impl Replica {
         let part = other.store().outgoing(after, self.store().identity().0, limit).unwrap();
         let records: Vec<Travelling> = part.records.into_iter().map(|(_, record)| record).collect();
         let merged = self.store().merge(records.clone(), from, part.cursor).unwrap();
-        for hash in &merged.lacking {
-            let name = encode_hex(&hash.0);
-            fs::copy(other.directory.path().join("blobs").join(&name), self.directory.path().join("blobs").join(&name))
-                .unwrap();
+        for record in &records {
+            let clear = Clear::parse(&record.record.clear).unwrap();
+            if merged.lacking.contains(&clear.value_hash) {
+                fetch(self.store(), other.store(), &clear);
+            }
         }
         if !merged.lacking.is_empty() {
             assert_eq!(self.held(other), after, "the cursor passed a record whose value is not here");
@@ -79,6 +81,25 @@ impl Replica {
         }
         part.cursor.is_some_and(|cursor| cursor.seq > after)
     }
+}
+
+/// Takes a value from another store, range by range.
+fn fetch(to: &Store, from: &Store, clear: &Clear) {
+    let mut download = to.download(clear).unwrap();
+    while let Some(range) = download.wants() {
+        for (offset, part) in parts(from, clear, range) {
+            download.push(offset, &part).unwrap();
+        }
+    }
+    download.finish().unwrap();
+}
+
+/// The bytes of a range of a value's file, chunk by chunk.
+fn parts(from: &Store, clear: &Clear, (offset, length): (u64, u32)) -> Vec<(u64, Vec<u8>)> {
+    let mut bytes = vec![0; length as usize];
+    from.blob(clear.value_hash).unwrap().read(offset, &mut bytes).unwrap();
+    let at = |number: usize| offset + (number * (CHUNK + TAG)) as u64;
+    bytes.chunks(CHUNK + TAG).enumerate().map(|(number, part)| (at(number), part.to_vec())).collect()
 }
 
 fn open(directory: &Path) -> Store {
@@ -220,6 +241,49 @@ fn a_record_that_does_not_verify_is_counted_and_changes_nothing() {
 }
 
 #[test]
+fn a_value_goes_on_where_a_session_broke_off_and_lies_are_not_kept() {
+    let (a, mut b) = (Replica::new(), Replica::new());
+    let value: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
+    a.set("x", &value);
+    let part = a.store().outgoing(Seq(0), b.store().identity().0, 9).unwrap();
+    let records: Vec<_> = part.records.into_iter().map(|(_, record)| record).collect();
+    let clear = Clear::parse(&records[0].record.clear).unwrap();
+
+    let mut download = b.store().download(&clear).unwrap();
+    let list = download.wants().unwrap();
+    let mut wrong = parts(a.store(), &clear, list).remove(0);
+    wrong.1[5] ^= 1;
+    assert!(matches!(download.push(wrong.0, &wrong.1), Err(DownloadError::Wrong)));
+    assert_eq!(download.wants(), Some(list), "a list that is not the value's is forgotten");
+    for (offset, part) in parts(a.store(), &clear, list) {
+        download.push(offset, &part).unwrap();
+    }
+    let first = download.wants().unwrap();
+    let chunks = parts(a.store(), &clear, first);
+    assert!(matches!(download.push(chunks[1].0, &chunks[1].1), Err(DownloadError::Wrong)), "not the next");
+    let mut flipped = chunks[0].clone();
+    flipped.1[0] ^= 1;
+    assert!(matches!(download.push(flipped.0, &flipped.1), Err(DownloadError::Wrong)));
+    for (offset, part) in &chunks {
+        download.push(*offset, part).unwrap();
+    }
+    drop(download);
+    b.restart();
+
+    let mut download = b.store().download(&clear).unwrap();
+    for (offset, part) in parts(a.store(), &clear, download.wants().unwrap()) {
+        download.push(offset, &part).unwrap();
+    }
+    let next = download.wants().unwrap().0;
+    assert_eq!(next, first.0 + u64::from(first.1), "what was here is asked for again");
+    drop(download);
+    assert_eq!(b.get("x"), None);
+    fetch(b.store(), a.store(), &clear);
+    assert_eq!(b.store().merge(records, a.store().identity().0, part.cursor).unwrap().stored, 1);
+    assert_eq!(b.get("x"), Some(value));
+}
+
+#[test]
 fn the_counter_follows_what_was_merged() {
     let (a, b) = (Replica::new(), Replica::new());
     for _ in 0..50 {
@@ -228,7 +292,7 @@ fn the_counter_follows_what_was_merged() {
     b.pull(&a, 100);
     b.set("y", b"2");
     let part = b.store().outgoing(Seq(0), a.store().identity().0, 100).unwrap();
-    let clear = kvassd::record::Clear::parse(&part.records[0].1.record.clear).unwrap();
+    let clear = Clear::parse(&part.records[0].1.record.clear).unwrap();
     assert_eq!(clear.stamp.counter, 51);
 }
 
