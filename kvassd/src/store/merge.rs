@@ -84,6 +84,12 @@ impl Store {
         (self.shared.peers().own(), self.position().account)
     }
 
+    /// The last place of this store's log that is durable.
+    #[must_use]
+    pub fn head(&self) -> Seq {
+        self.position().seq
+    }
+
     /// The run of this opening.
     #[must_use]
     pub fn run(&self) -> RunId {

@@ -1,7 +1,9 @@
 //! Keeping a store in step with a remote.
 //!
 //! [`channel`] makes two ends that hold the same sync key sure of each other and seals what they say; [`backoff`] says
-//! how long to wait between two attempts. Both are pure: bytes in, bytes out, no socket, clock or store.
+//! how long to wait between two attempts. Both are pure: bytes in, bytes out, no socket, clock or store. [`session`]
+//! is what two stores say over a channel; it needs a runtime and a store, and no socket.
 
 pub mod backoff;
 pub mod channel;
+pub mod session;

@@ -1,0 +1,261 @@
+//! A session: two stores that tell each other their logs, the same code on both sides.
+//!
+//! It knows no sockets: frames come and go through channels, so that the same code runs over gRPC and in tests. State
+//! changes only in the store's commits, so a session may be dropped at any await; the next one goes on from the
+//! cursors. docs/protocol.md has the order of the frames.
+
+mod receive;
+mod send;
+
+use std::time::Duration;
+
+use kvass_proto::v1::{self, end::Reason, sync_frame::Frame};
+use prost::Message;
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::channel::{Channel, ChannelError, Opener};
+use crate::clock::now_us;
+use crate::store::{Cursor, DownloadError, ReadError, RunId, Seq, Store, StoreId, WriteError};
+use receive::Receiver;
+use send::Outbox;
+
+/// How long the last frame may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// The version of the protocol that this program speaks.
+const VERSION: u32 = 1;
+
+/// The wire of a session: whole frames, in order.
+pub struct Link {
+    /// To the other side.
+    pub to: mpsc::Sender<Vec<u8>>,
+    /// From the other side; it ends when the connection does.
+    pub from: mpsc::Receiver<Vec<u8>>,
+}
+
+/// Which side a store is on. It matters only where both sides turn out to be copies of one store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// It made the connection.
+    Initiator,
+    /// It was connected to.
+    Responder,
+}
+
+/// What a session has learnt so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The store on the other side.
+    pub peer: Option<StoreId>,
+    /// By how much the other side's clock is ahead, in microseconds.
+    pub skew_us: i64,
+    /// Records that did not verify.
+    pub refused: u64,
+}
+
+/// How a session ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The connection is gone.
+    Gone,
+    /// One side stops, or its key or id changed: a new session may begin at once.
+    Again,
+    /// It was told to stop.
+    Stopped,
+}
+
+/// Why a session failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the texts say it")]
+pub enum SessionError {
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    #[error("the other side broke the protocol: {0}")]
+    Protocol(&'static str),
+    #[error("the remote is this very store")]
+    Itself,
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("a part of the session ended by a panic")]
+    Panic,
+}
+
+impl SessionError {
+    /// Whether another attempt must fail in the same way.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Channel(error) => error.is_permanent(),
+            Self::Itself => true,
+            _ => false,
+        }
+    }
+}
+
+impl From<DownloadError> for SessionError {
+    fn from(error: DownloadError) -> Self {
+        match error {
+            DownloadError::Wrong => Self::Protocol("a part of a value does not verify"),
+            DownloadError::Write(error) => Self::Write(error),
+        }
+    }
+}
+
+/// Runs a session over an open channel until it ends. `progress` shows what is learnt on the way.
+///
+/// # Errors
+/// A peer that breaks the protocol or is this very store, or a store that cannot go on.
+pub async fn run(
+    store: Store,
+    side: Side,
+    channel: Channel,
+    link: Link,
+    stop: CancellationToken,
+    progress: watch::Sender<Progress>,
+) -> Result<Ended, SessionError> {
+    let offered = channel.versions().to_vec();
+    let (sealer, opener) = channel.split();
+    let Link { to, from } = link;
+    let (outbox, writer) = Outbox::new(sealer, to);
+    let (requests, asked) = send::requests();
+    let values = send::serve_values(store.clone(), outbox.clone(), asked);
+    let mut session = Session { store, side, outbox, frames: Frames { opener, from }, requests, progress, offered };
+    let mut writing = std::pin::pin!(writer.run());
+    let result = tokio::select! {
+        ended = session.talk() => ended,
+        ended = values => ended,
+        written = &mut writing => return written.map(|()| Ended::Gone),
+        () = stop.cancelled() => Ok(Ended::Stopped),
+    };
+    session.outbox.say_goodbye(match &result {
+        Err(SessionError::Itself) => Reason::Itself,
+        Err(SessionError::Protocol(_)) => Reason::Protocol,
+        _ => Reason::Again,
+    });
+    // A peer that takes nothing any more is not waited for.
+    let _ = timeout(GOODBYE, writing).await;
+    result
+}
+
+/// The frames that come in.
+struct Frames {
+    opener: Opener,
+    from: mpsc::Receiver<Vec<u8>>,
+}
+
+impl Frames {
+    /// The next frame; `None` where the connection is gone.
+    async fn next(&mut self) -> Result<Option<Frame>, SessionError> {
+        let Some(sealed) = self.from.recv().await else { return Ok(None) };
+        let bytes = self.opener.open(&sealed)?;
+        let frame = v1::SyncFrame::decode(bytes.as_slice()).map_err(|_| SessionError::Protocol("no frame"))?;
+        frame.frame.map(Some).ok_or(SessionError::Protocol("a frame of a kind that is not known"))
+    }
+}
+
+struct Session {
+    store: Store,
+    side: Side,
+    outbox: Outbox,
+    frames: Frames,
+    requests: mpsc::Sender<v1::BlobWant>,
+    progress: watch::Sender<Progress>,
+    offered: Vec<u8>,
+}
+
+impl Session {
+    async fn talk(&mut self) -> Result<Ended, SessionError> {
+        let identity = self.store.identity();
+        let own = identity.0;
+        self.outbox.urgent(Frame::Hello(v1::Hello {
+            version: VERSION,
+            store: own.0.to_vec(),
+            run: self.store.run().0.to_vec(),
+            clock_us: now_us(),
+        }));
+        let Some(hello) = self.frames.next().await? else { return Ok(Ended::Gone) };
+        let Frame::Hello(hello) = hello else { return Err(SessionError::Protocol("no greeting")) };
+        let peer = self.meet(own, &hello)?;
+        let Some(peer) = peer else { return self.fork().await };
+        let held = self.store.peer(peer).held;
+        let resume = v1::Resume { run: held.map(|held| held.run.0.to_vec()), seq: held.map_or(0, |held| held.seq.0) };
+        self.outbox.urgent(Frame::Resume(resume));
+        let resume = match self.frames.next().await? {
+            None => return Ok(Ended::Gone),
+            Some(Frame::Resume(resume)) => resume,
+            Some(Frame::End(end)) => return ended(&end),
+            Some(_) => return Err(SessionError::Protocol("no place to go on from")),
+        };
+        let Some(after) = self.place(peer, &resume).await? else { return self.fork().await };
+        let Self { store, outbox, frames, requests, progress, .. } = self;
+        let mut receiver = Receiver::new(store.clone(), peer, outbox.clone(), requests.clone(), progress.clone());
+        tokio::select! {
+            ended = receiver.receive(frames) => ended,
+            ended = send::log(store, outbox, identity, peer, after) => ended,
+        }
+    }
+
+    /// Looks at who is on the other side. `None`: this store is a copy of another, and the one that has to change.
+    fn meet(&self, own: StoreId, hello: &v1::Hello) -> Result<Option<StoreId>, SessionError> {
+        if hello.version != VERSION || !self.offered.contains(&(VERSION as u8)) {
+            return Err(SessionError::Protocol("not the version that was agreed on"));
+        }
+        let id = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).map_err(|_| SessionError::Protocol("an id is too short"));
+        let (store, run) = (StoreId(id(&hello.store)?), RunId(id(&hello.run)?));
+        let skew_us = hello.clock_us.cast_signed().wrapping_sub(now_us().cast_signed());
+        self.progress.send_modify(|progress| {
+            progress.peer = Some(store);
+            progress.skew_us = skew_us;
+        });
+        if store != own {
+            return Ok(Some(store));
+        }
+        if run == self.store.run() {
+            return Err(SessionError::Itself);
+        }
+        match self.side {
+            Side::Initiator => Ok(None),
+            // The other side takes another id.
+            Side::Responder => Ok(Some(store)),
+        }
+    }
+
+    /// The place in this store's log from which the peer goes on; `None` where it holds a history that is not this one.
+    async fn place(&self, peer: StoreId, resume: &v1::Resume) -> Result<Option<Seq>, SessionError> {
+        let Some(run) = &resume.run else { return Ok(Some(Seq(0))) };
+        let run = <[u8; 16]>::try_from(run.as_slice()).map_err(|_| SessionError::Protocol("an id is too short"))?;
+        let cursor = Cursor { run: RunId(run), seq: Seq(resume.seq) };
+        let store = self.store.clone();
+        let accepted = call(move || store.accepts(cursor)).await??;
+        if accepted {
+            self.store.acknowledge(peer, cursor.seq);
+        }
+        Ok(accepted.then_some(cursor.seq))
+    }
+
+    async fn fork(&self) -> Result<Ended, SessionError> {
+        let store = self.store.clone();
+        tracing::warn!("the history of this store has forked; it takes a new id");
+        call(move || store.fork()).await??;
+        Ok(Ended::Again)
+    }
+}
+
+/// What the other side's goodbye means here.
+fn ended(end: &v1::End) -> Result<Ended, SessionError> {
+    match end.reason() {
+        Reason::Again | Reason::Forked => Ok(Ended::Again),
+        Reason::Protocol => Err(SessionError::Protocol("it says that this side did")),
+        Reason::Itself => Err(SessionError::Itself),
+    }
+}
+
+/// Runs a call into the store on a thread that may block.
+async fn call<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Result<T, SessionError> {
+    spawn_blocking(call).await.map_err(|_| SessionError::Panic)
+}
