@@ -2,6 +2,7 @@
 //! cannot be invalid. Touches no file but to look whether a store lies in the other default place.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
@@ -14,6 +15,9 @@ use crate::store::Options;
 mod size;
 
 pub use size::SizeError;
+
+/// Where devices are accepted where nothing else is said.
+const BIND: &str = "0.0.0.0:8000";
 
 const VALUE_MAX: u64 = 4 << 30;
 const RESERVE: u64 = 64 << 20;
@@ -30,6 +34,8 @@ pub struct Config {
     pub log: Level,
     /// The limits that the store keeps.
     pub options: Options,
+    /// Where devices are accepted; `None`: nowhere.
+    pub bind: Option<SocketAddr>,
     /// Whether a client started this daemon.
     pub on_demand: bool,
     /// Whether to repair the store instead of serving it.
@@ -59,6 +65,12 @@ struct Flags {
     /// The space on the disk that is left free, at least 4MiB (KVASS_RESERVE) [default: 64MiB]
     #[arg(long, value_name = "SIZE")]
     reserve: Option<String>,
+    /// Accepts devices as well, so that they can sync with this store
+    #[arg(long)]
+    server: bool,
+    /// The address and port for devices (KVASS_BIND) [default: 0.0.0.0:8000]
+    #[arg(long, value_name = "ADDR", requires = "server")]
+    bind: Option<String>,
     /// Moves a damaged store aside, makes a new one of all that verifies, and ends
     #[arg(long)]
     repair: bool,
@@ -77,6 +89,8 @@ pub enum ConfigError {
     Level(String),
     #[error("{name} is no size")]
     Size { name: &'static str, source: SizeError },
+    #[error("'{0}' is no address to accept devices at: it is an IP address and a port, as 0.0.0.0:8000")]
+    Bind(String),
     #[error("{name} must be more than 0")]
     Zero { name: &'static str },
     #[error("there is no home directory to keep the data in")]
@@ -147,11 +161,17 @@ impl Config {
             socket,
             log: level(flags.log.or_else(|| text("KVASS_LOG")))?,
             options: Options { value_max, reserve: reserve.max(RESERVE_LEAST) },
+            bind: if flags.server { Some(bind(flags.bind.or_else(|| text("KVASS_BIND")))?) } else { None },
             on_demand: flags.on_demand,
             repair: flags.repair,
             arguments: arguments.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect(),
         })
     }
+}
+
+fn bind(text: Option<String>) -> Result<SocketAddr, ConfigError> {
+    let text = text.unwrap_or_else(|| BIND.into());
+    text.parse().map_err(|_| ConfigError::Bind(text))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {

@@ -1,6 +1,7 @@
 //! The life of a daemon: open the store, serve, wait for the stop, drain, close.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,11 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::local;
 use crate::local::failure;
-use crate::local::state::{Identity, Shared, State};
+use crate::local::state::{Identity, Serving, Shared, State};
 use crate::socket::{Bound, Lock, Place};
 use crate::store::{OpenError, Store};
+use crate::sync::remote::Remote;
+use crate::sync::server;
 
 /// How long requests that were begun may take once the daemon is asked to stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -27,6 +30,8 @@ const LOOK: Duration = Duration::from_secs(30);
 pub enum DaemonError {
     #[error(transparent)]
     Open(OpenError),
+    #[error("devices cannot be accepted at {address}")]
+    Bind { address: SocketAddr, source: io::Error },
     #[error("the socket cannot be served")]
     Socket(#[source] io::Error),
     #[error("a part of the daemon ended by a panic")]
@@ -39,6 +44,7 @@ impl DaemonError {
     pub fn hint(&self) -> &str {
         match self {
             Self::Open(error) => error.hint(),
+            Self::Bind { .. } => "name another address or port with --bind",
             Self::Socket(_) | Self::Panic(_) => "",
         }
     }
@@ -82,15 +88,63 @@ pub async fn run(
             return Err(error);
         }
     };
+    let remote = Remote::new(store.clone());
+    let mut syncing = JoinSet::new();
+    let bind = match accept_devices(config, &store, &stop, &mut syncing).await {
+        Ok(bind) => bind,
+        Err(error) => {
+            shared.enter(State::Failed(Arc::new(failed(&error))));
+            let _ = spawn_blocking(move || store.close()).await;
+            end(tasks, bound.as_ref()).await;
+            return Err(error);
+        }
+    };
+    syncing.spawn(remote.clone().run(stop.clone()));
     report(Phase::Serving);
-    shared.enter(State::Serving(store.clone()));
+    shared.enter(State::Serving(Serving { store: store.clone(), remote, bind }));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "serving");
-    let result = until_stop(config, &lock, &mut tasks, &stop).await;
+    let result = tokio::select! {
+        result = until_stop(config, &lock, &mut tasks, &stop) => result,
+        ended = early(&mut syncing, &stop) => ended,
+    };
     report(Phase::Stopping);
+    stop.cancel();
+    // Sessions write to the store, so they end before it does.
+    if timeout(DRAIN, async { while syncing.join_next().await.is_some() {} }).await.is_err() {
+        tracing::warn!("some sessions did not end in time");
+        syncing.shutdown().await;
+    }
     close(&shared, store, bound.as_ref()).await;
     end(tasks, bound.as_ref()).await;
     tracing::info!("stopped");
     result
+}
+
+/// Begins to accept devices where that is asked for, and returns where.
+async fn accept_devices(
+    config: &Config,
+    store: &Store,
+    stop: &CancellationToken,
+    syncing: &mut JoinSet<io::Result<()>>,
+) -> Result<String, DaemonError> {
+    let Some(address) = config.bind else { return Ok(String::new()) };
+    let listener = tokio::net::TcpListener::bind(address).await;
+    let listener = listener.map_err(|source| DaemonError::Bind { address, source })?;
+    let bound = listener.local_addr().map_err(|source| DaemonError::Bind { address, source })?;
+    tracing::info!(%bound, "accepting devices");
+    let (store, stop) = (store.clone(), stop.clone());
+    syncing.spawn(async move { server::serve(store, listener, stop).await.map_err(io::Error::other) });
+    Ok(bound.to_string())
+}
+
+/// Returns when a part of syncing ends before the stop.
+async fn early(syncing: &mut JoinSet<io::Result<()>>, stop: &CancellationToken) -> Result<(), DaemonError> {
+    match syncing.join_next().await {
+        _ if stop.is_cancelled() => Ok(()),
+        Some(Ok(Err(error))) => Err(DaemonError::Socket(error)),
+        Some(Err(error)) => Err(DaemonError::Panic(error)),
+        Some(Ok(Ok(()))) | None => Err(DaemonError::Socket(io::ErrorKind::NotConnected.into())),
+    }
 }
 
 fn failed(error: &DaemonError) -> kvass_proto::v1::Error {

@@ -23,7 +23,7 @@ mod wire;
 
 use commands::Exchange;
 use failure::Failure;
-use state::{Shared, State};
+use state::{Serving, Shared, State};
 use wire::{Incoming, Outgoing};
 
 /// How long the last answers may take once the store is closed.
@@ -133,10 +133,15 @@ async fn exchange(shared: &Arc<Shared>, from: &mut Incoming<'_>, out: &mut Outgo
         return stop(shared, out).await;
     }
     // The guard lives until the answer is written.
-    let Some((store, _begun)) = shared.begin() else {
+    let Some((serving, _begun)) = shared.begin() else {
         return Err(commands::stopping());
     };
-    Exchange { shared, store, from, out: &mut *out }.answer(command).await?;
+    {
+        let Serving { store, remote, bind } = serving;
+        Exchange { shared, store, remote, bind, from, out: &mut *out }
+    }
+    .answer(command)
+    .await?;
     Ok(out.flush().await?)
 }
 

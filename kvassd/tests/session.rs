@@ -152,7 +152,9 @@ fn begin(
 ) -> (End, CancellationToken, watch::Receiver<Progress>) {
     let stop = CancellationToken::new();
     let (progress, shown) = watch::channel(Progress::default());
-    let running = run(device.store.clone(), side, channel, link, stop.clone(), progress);
+    // Nobody asks how far the other side's log goes.
+    let (_, questions) = watch::channel(0);
+    let running = run(device.store.clone(), side, channel, link, stop.clone(), progress, questions);
     (tokio::spawn(running), stop, shown)
 }
 

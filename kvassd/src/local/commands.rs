@@ -1,6 +1,7 @@
 //! The requests: decode, one call into the store, encode.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kvass_proto::key;
 use kvass_proto::v1::list::Detail;
@@ -14,11 +15,17 @@ use super::state::Shared;
 use super::wire::{Incoming, Outgoing};
 use super::{list, value, watch};
 use crate::store::{Condition, Finding, Outcome, Store, WriteError};
+use crate::sync::remote::{Remote, RemoteError};
+
+/// How often a client that waits for a sync is shown how far it is.
+const SHOW: Duration = Duration::from_millis(200);
 
 /// A connection and what its request needs.
 pub(super) struct Exchange<'a, 'from, 'out> {
     pub(super) shared: &'a Arc<Shared>,
     pub(super) store: Store,
+    pub(super) remote: Remote,
+    pub(super) bind: String,
     pub(super) from: &'a mut Incoming<'from>,
     pub(super) out: &'a mut Outgoing<'out>,
 }
@@ -41,6 +48,8 @@ impl Exchange<'_, '_, '_> {
             Command::Config(v1::ConfigQuery {}) => self.config().await?,
             Command::SetKey(set) => self.set_key(set).await?,
             Command::SetPid(set) => self.set_pid(set).await?,
+            Command::SetRemote(set) => self.set_remote(set).await?,
+            Command::Sync(v1::Sync {}) => self.sync().await?,
             Command::Check(v1::Check {}) => self.check().await?,
             Command::Stop(v1::Stop {}) => {
                 return Err(Failure::new(Code::Failed, "a stop is no request to the store"));
@@ -105,6 +114,7 @@ impl Exchange<'_, '_, '_> {
 
     async fn status(&mut self) -> Result<Reply, Failure> {
         let summary = self.shared.call(|| self.store.summary()).await?;
+        let link = self.shared.call(|| self.remote.link()).await;
         Ok(Reply::Status(v1::Status {
             version: env!("CARGO_PKG_VERSION").into(),
             directory: self.shared.identity().directory.to_string_lossy().into_owned(),
@@ -112,10 +122,12 @@ impl Exchange<'_, '_, '_> {
             value_bytes: summary.value_bytes,
             disk_bytes: summary.disk_bytes,
             fingerprint: summary.fingerprint,
-            remote: String::new(),
+            remote: self.remote.url(),
             process: std::process::id(),
             started_us: self.shared.started_us(),
             verified: summary.verified,
+            link,
+            bind: self.bind.clone(),
         }))
     }
 
@@ -125,7 +137,7 @@ impl Exchange<'_, '_, '_> {
         Ok(Reply::Config(v1::Config {
             key: key.to_vec(),
             pid: summary.pid,
-            remote: String::new(),
+            remote: self.remote.url(),
             fingerprint: summary.fingerprint,
             public_url: String::new(),
         }))
@@ -150,6 +162,60 @@ impl Exchange<'_, '_, '_> {
         }
         self.shared.wait(|| self.store.set_pid(set.pid)).await?;
         self.config().await
+    }
+
+    /// Sets the remote in any case, then looks what answers there.
+    async fn set_remote(&mut self, set: v1::SetRemote) -> Result<Reply, Failure> {
+        let url = set.remote;
+        self.shared.wait(|| self.store.set_remote(url.clone())).await?;
+        if url.is_empty() {
+            return Ok(Reply::RemoteSet(v1::RemoteSet::default()));
+        }
+        let found = match self.remote.probe(&url).await {
+            Ok(()) => v1::RemoteSet {
+                reached: true,
+                found: format!("a kvassd with the same key answers at {url}"),
+                hint: String::new(),
+            },
+            Err(error) => {
+                v1::RemoteSet { reached: false, found: error.to_string(), hint: self.hint(&url, &error).await }
+            }
+        };
+        Ok(Reply::RemoteSet(found))
+    }
+
+    /// Whoever named no port may have meant that of `kvass serve`.
+    async fn hint(&self, url: &str, error: &RemoteError) -> String {
+        if let (RemoteError::Absent(_) | RemoteError::Silent(_), Some(host)) = (error, url.strip_suffix(":80")) {
+            let other = format!("{host}:8000");
+            if self.remote.probe(&other).await.is_ok() {
+                let host = host.trim_start_matches("http://");
+                return format!("a kvassd with the same key answers at port 8000: kvass config remote {host}:8000");
+            }
+        }
+        error.hint().into()
+    }
+
+    /// Ends early where the client leaves or the daemon stops.
+    async fn sync(&mut self) -> Result<Reply, Failure> {
+        if self.remote.url().is_empty() {
+            return Err(Failure::with_hint(Code::NoRemote, "there is no remote", "kvass config remote HOST"));
+        }
+        let (remote, shown) = (self.remote.clone(), self.remote.clone());
+        let show = async {
+            loop {
+                let link = self.shared.call(|| shown.link()).await;
+                let pending = link.as_ref().map_or(0, |link| link.pending);
+                self.out.send(Reply::Syncing(v1::Syncing { pending, link })).await?;
+                tokio::time::sleep(SHOW).await;
+            }
+        };
+        tokio::select! {
+            () = remote.synced() => Ok(Reply::Synced(v1::Synced {})),
+            failed = show => failed,
+            () = self.shared.stopping() => Err(stopping()),
+            () = self.from.closed() => Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe).into()),
+        }
     }
 
     /// Ends early where the client leaves or the daemon stops.

@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::store::Store;
+use crate::sync::remote::Remote;
 
 /// Calls into the store at once, of either kind: enough for commits to be shared, few enough to bound threads and memory.
 const CALLS: usize = 32;
@@ -18,13 +19,22 @@ const CALLS: usize = 32;
 pub(crate) enum State {
     /// Opening the store; what is being done, in words.
     Starting(String),
-    Serving(Store),
+    Serving(Serving),
     /// Finishing what has begun.
     Stopping,
     /// The store is closed and the socket gone.
     Stopped,
     /// The store could not be opened.
     Failed(Arc<v1::Error>),
+}
+
+/// What requests are answered from.
+#[derive(Clone)]
+pub(crate) struct Serving {
+    pub(crate) store: Store,
+    pub(crate) remote: Remote,
+    /// Where devices are accepted; empty: nowhere.
+    pub(crate) bind: String,
 }
 
 impl State {
@@ -99,14 +109,14 @@ impl Shared {
         let _ = self.state().wait_for(State::is_final).await;
     }
 
-    /// Begins a request: the store, and a guard that the daemon waits for before it closes the store.
+    /// Begins a request: what it is answered from, and a guard that the daemon waits for before it closes the store.
     ///
     /// `None` once it is stopping.
-    pub(crate) fn begin(self: &Arc<Self>) -> Option<(Store, Begun)> {
+    pub(crate) fn begin(self: &Arc<Self>) -> Option<(Serving, Begun)> {
         // Counted before the look, so that a stop that the look misses sees the count.
         let begun = Begun::new(self.clone());
         match &*self.state.borrow() {
-            State::Serving(store) => Some((store.clone(), begun)),
+            State::Serving(serving) => Some((serving.clone(), begun)),
             _ => None,
         }
     }

@@ -56,6 +56,10 @@ pub(crate) enum Job {
     Fork {
         answer: Answer<()>,
     },
+    SetRemote {
+        remote: String,
+        answer: Answer<()>,
+    },
     /// Files that nothing referred to at the start; those to which nothing refers now are removed.
     Sweep(Vec<ValueHash>),
     Close,
@@ -92,6 +96,7 @@ impl Committer {
                     let _ = answer.send(self.merge(account, arrivals, from, cursor));
                 }
                 Some(Job::Fork { answer }) => drop(answer.send(self.fork())),
+                Some(Job::SetRemote { remote, answer }) => drop(answer.send(self.set_remote(remote))),
                 Some(Job::Sweep(files)) => self.sweep(files),
                 Some(Job::Close) => break,
                 None => self.continue_rekey(),

@@ -124,6 +124,8 @@ pub(crate) mod meta {
     pub(crate) const ACCOUNT: &[u8] = b"account";
     pub(crate) const STORE: &[u8] = b"store";
     pub(crate) const PID: &[u8] = b"pid";
+    /// The remote as a URL; empty or missing: none.
+    pub(crate) const REMOTE: &[u8] = b"remote";
 
     pub(crate) fn tally(account: AccountId) -> Vec<u8> {
         [b"tally/", &account.0[..]].concat()

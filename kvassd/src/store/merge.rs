@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError};
 
+use tokio::sync::watch;
+
 use super::commit::{Committer, Job};
 use super::create;
 use super::index::{self, Fault, Index};
@@ -17,7 +19,7 @@ use super::space::Purpose;
 use super::value_reader::blob_length;
 use super::{ReadError, Seq, Store, WriteError};
 use crate::clock::now_us;
-use crate::keys::{AccountId, Keys};
+use crate::keys::{AccountId, Keys, SyncKey};
 use crate::record::{Clear, Kind, Record, RecordError, ValueHash};
 use crate::{seal, value};
 
@@ -106,6 +108,51 @@ impl Store {
     #[must_use]
     pub fn peers(&self) -> HashMap<StoreId, Peer> {
         self.shared.peers().all().clone()
+    }
+
+    /// Watches the remote, as a URL; empty: none.
+    #[must_use]
+    pub fn remote(&self) -> watch::Receiver<String> {
+        self.shared.remote.subscribe()
+    }
+
+    /// Sets the remote, as a URL; empty: none.
+    ///
+    /// # Errors
+    /// A full disk or a damaged store.
+    pub fn set_remote(&self, remote: String) -> Result<(), WriteError> {
+        self.ask(|answer| Job::SetRemote { remote, answer })
+    }
+
+    /// The key that authenticates the account's sessions.
+    #[must_use]
+    pub fn sync_key(&self) -> SyncKey {
+        SyncKey::derive(&self.shared.key())
+    }
+
+    /// How many changes here a peer has not said to hold; what came from it does not count.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn pending(&self, peer: StoreId) -> Result<u64, ReadError> {
+        let (after, last) = (self.peer(peer).acknowledged, self.head());
+        let range = (Bound::Excluded(after.0.to_be_bytes()), Bound::Included(last.0.to_be_bytes()));
+        let count = self.shared.read_index(|index| {
+            let mut count = 0;
+            for row in index.account.trees.log.range::<[u8; 8], _>(range) {
+                let via = row::decode_log(&row?.1).map(|(_, via)| via);
+                count += u64::from(via != Some(peer.0));
+            }
+            Ok(count)
+        });
+        count.map_err(|fault| self.failed(fault))
+    }
+
+    /// The peer that holds most of this store's log, where there is one.
+    #[must_use]
+    pub fn last_peer(&self) -> Option<StoreId> {
+        let peers = self.shared.peers();
+        peers.all().iter().max_by_key(|(_, peer)| peer.acknowledged).map(|(id, _)| *id)
     }
 
     /// Whether a cursor lies in this store's history. Where it does not, the history has forked.
@@ -229,6 +276,12 @@ impl Committer {
         }
         let removes = arrivals.iter().all(|arrival| arrival.clear.kind == Kind::REMOVAL);
         self.shared.space.check(0, if removes { Purpose::Remove } else { Purpose::Store })
+    }
+
+    pub(super) fn set_remote(&mut self, remote: String) -> Result<(), WriteError> {
+        self.write_meta(|meta, _| meta.insert(index::meta::REMOTE, remote.as_bytes()))?;
+        self.shared.remote.send_replace(remote);
+        Ok(())
     }
 
     pub(super) fn fork(&mut self) -> Result<(), WriteError> {

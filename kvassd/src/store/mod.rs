@@ -181,6 +181,7 @@ struct Shared {
     key: RwLock<EncryptionKey>,
     run: RunId,
     peers: Mutex<Peers>,
+    remote: watch::Sender<String>,
 }
 
 impl Shared {
@@ -248,6 +249,7 @@ impl Store {
             pid: AtomicU32::new(opened.pid),
             run: RunId(opened.run),
             peers: Mutex::new(opened.peers),
+            remote: watch::Sender::new(opened.remote),
             key: RwLock::new(opened.key),
             index: RwLock::new(Some(opened.index)),
         });

@@ -30,6 +30,7 @@ pub(crate) struct Opened {
     pub(crate) tally: Tally,
     pub(crate) pid: u32,
     pub(crate) peers: Peers,
+    pub(crate) remote: String,
     /// Files under `blobs/`.
     pub(crate) files: Vec<ValueHash>,
 }
@@ -313,5 +314,7 @@ fn finish(layout: &Layout, index: Index, key: EncryptionKey, witness: Witness) -
     }
     let files = pass::list_files(layout).map_err(OpenError::io("read", &layout.blobs()))?;
     let peers = index::guarded(|| Peers::read(&index)).map_err(failed)?;
-    Ok(Opened { index, key, witness, run, state, tally, pid, peers, files })
+    let remote = index::guarded(|| Ok(index.meta.get(meta::REMOTE)?)).map_err(failed)?;
+    let remote = remote.map_or(String::new(), |row| String::from_utf8_lossy(&row).into_owned());
+    Ok(Opened { index, key, witness, run, state, tally, pid, peers, remote, files })
 }

@@ -54,6 +54,8 @@ pub struct Progress {
     pub skew_us: i64,
     /// Records that did not verify.
     pub refused: u64,
+    /// The newest answer of the other side to how far its log goes: the number of the question, and the place.
+    pub head: (u64, Seq),
 }
 
 /// How a session ended that did not fail.
@@ -106,7 +108,8 @@ impl From<DownloadError> for SessionError {
     }
 }
 
-/// Runs a session over an open channel until it ends. `progress` shows what is learnt on the way.
+/// Runs a session over an open channel until it ends. `progress` shows what is learnt on the way; each new number in
+/// `questions` asks the other side how far its log goes.
 ///
 /// # Errors
 /// A peer that breaks the protocol or is this very store, or a store that cannot go on.
@@ -117,6 +120,7 @@ pub async fn run(
     link: Link,
     stop: CancellationToken,
     progress: watch::Sender<Progress>,
+    questions: watch::Receiver<u64>,
 ) -> Result<Ended, SessionError> {
     let offered = channel.versions().to_vec();
     let (sealer, opener) = channel.split();
@@ -124,7 +128,8 @@ pub async fn run(
     let (outbox, writer) = Outbox::new(sealer, to);
     let (requests, asked) = send::requests();
     let values = send::serve_values(store.clone(), outbox.clone(), asked);
-    let mut session = Session { store, side, outbox, frames: Frames { opener, from }, requests, progress, offered };
+    let mut session =
+        Session { store, side, outbox, frames: Frames { opener, from }, requests, progress, questions, offered };
     let mut writing = std::pin::pin!(writer.run());
     let result = tokio::select! {
         ended = session.talk() => ended,
@@ -164,6 +169,7 @@ struct Session {
     outbox: Outbox,
     frames: Frames,
     requests: mpsc::Sender<v1::BlobWant>,
+    questions: watch::Receiver<u64>,
     progress: watch::Sender<Progress>,
     offered: Vec<u8>,
 }
@@ -192,10 +198,11 @@ impl Session {
             Some(_) => return Err(SessionError::Protocol("no place to go on from")),
         };
         let Some(after) = self.place(peer, &resume).await? else { return self.fork().await };
-        let Self { store, outbox, frames, requests, progress, .. } = self;
+        let Self { store, outbox, frames, requests, progress, questions, .. } = self;
         let mut receiver = Receiver::new(store.clone(), peer, outbox.clone(), requests.clone(), progress.clone());
         tokio::select! {
             ended = receiver.receive(frames) => ended,
+            ended = send::questions(outbox, questions) => ended,
             ended = send::log(store, outbox, identity, peer, after) => ended,
         }
     }

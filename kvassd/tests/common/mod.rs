@@ -49,6 +49,7 @@ pub fn claim(directory: &Path) -> (Config, Place) {
         directory: path,
         log: tracing::Level::INFO,
         options: Options { value_max: VALUE_MAX, reserve: 4 << 20 },
+        bind: None,
         on_demand: false,
         repair: false,
         arguments: vec!["--flag".into()],

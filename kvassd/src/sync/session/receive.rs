@@ -68,6 +68,13 @@ impl Receiver {
                 }
                 Frame::BlobPart(part) => self.part(part).await?,
                 Frame::BlobGone(gone) => self.gone(&gone.hash).await?,
+                Frame::HeadWant(want) => {
+                    let seq = self.store.head().0;
+                    self.outbox.urgent(Frame::Head(v1::Head { number: want.number, seq }));
+                }
+                Frame::Head(head) => {
+                    self.progress.send_modify(|progress| progress.head = (head.number, Seq(head.seq)));
+                }
                 Frame::Silence(_) => {}
                 Frame::End(end) => return ended(&end),
                 Frame::Hello(_) | Frame::Resume(_) => return Err(SessionError::Protocol("a second greeting")),

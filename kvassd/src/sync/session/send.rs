@@ -131,6 +131,19 @@ pub(super) async fn log(
     }
 }
 
+/// Asks how far the other side's log goes, once for each new number.
+pub(super) async fn questions(outbox: &Outbox, questions: &mut watch::Receiver<u64>) -> Result<Ended, SessionError> {
+    questions.mark_changed();
+    loop {
+        if questions.changed().await.is_err() {
+            // Nobody asks any more.
+            std::future::pending::<()>().await;
+        }
+        let number = *questions.borrow_and_update();
+        outbox.urgent(Frame::HeadWant(v1::HeadWant { number }));
+    }
+}
+
 /// Sends a part of the log in frames; the last one has the cursor. `false` where the writer is gone.
 async fn send_part(outbox: &Outbox, records: impl Iterator<Item = Travelling>, cursor: Cursor) -> bool {
     let (mut frame, mut bytes) = (v1::Log::default(), 0);

@@ -1,0 +1,144 @@
+//! Accepts devices: one gRPC service, whose sessions are those of [`super::session`].
+//!
+//! A peer that has not shown that it holds the account's key costs one message of a bounded size and a few seconds, and
+//! learns nothing.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_stream::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::channel::{self, Channel, REFUSAL};
+use super::grpc::{self, Frame, sync_server};
+use super::session::{self, Link, Progress, Side};
+use crate::store::{Store, StoreId};
+
+/// Connections' first messages that may be worked on at once; more are told to come again.
+const HANDSHAKES: usize = 64;
+
+/// Serves devices on a listener until the stop; then ends their sessions.
+///
+/// # Errors
+/// A listener that accepts no more.
+pub async fn serve(
+    store: Store,
+    listener: tokio::net::TcpListener,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let sessions = TaskTracker::new();
+    let service = Service {
+        store,
+        stop: stop.clone(),
+        sessions: sessions.clone(),
+        newest: Arc::default(),
+        handshakes: Arc::new(tokio::sync::Semaphore::new(HANDSHAKES)),
+    };
+    let service = sync_server::SyncServer::new(service)
+        .max_decoding_message_size(grpc::FRAME_MAX)
+        .max_encoding_message_size(grpc::FRAME_MAX);
+    let served = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(grpc::KEEPALIVE))
+        .http2_keepalive_timeout(Some(grpc::KEEPALIVE))
+        .max_concurrent_streams(Some(8))
+        .add_service(service)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop.cancelled());
+    let result = tokio::select! {
+        served = served => served,
+        // Streams of devices that do not go are not waited for.
+        () = async { stop.cancelled().await; sessions.close(); sessions.wait().await } => Ok(()),
+    };
+    sessions.close();
+    sessions.wait().await;
+    result
+}
+
+struct Service {
+    store: Store,
+    stop: CancellationToken,
+    sessions: TaskTracker,
+    /// The newest session of each store, which ends the one before it.
+    newest: Arc<Mutex<HashMap<StoreId, CancellationToken>>>,
+    handshakes: Arc<tokio::sync::Semaphore>,
+}
+
+#[tonic::async_trait]
+impl sync_server::Sync for Service {
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
+
+    async fn session(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::SessionStream>, Status> {
+        let mut stream = request.into_inner();
+        let (to, frames) = grpc::outgoing();
+        let answer = {
+            let Ok(_permit) = self.handshakes.try_acquire() else {
+                return Err(Status::unavailable("too many devices at once"));
+            };
+            let first = timeout(grpc::HANDSHAKE, grpc::receive(&mut stream)).await;
+            let first = first.map_err(|_| Status::deadline_exceeded("no greeting"))??.unwrap_or_default();
+            self.answer(&first)
+        };
+        // The queue has room: nothing was put into it.
+        match answer {
+            Ok((reply, channel)) => {
+                let _ = to.send(reply).await;
+                self.begin(channel, stream, to);
+            }
+            Err(error) => {
+                tracing::info!(%error, "a device was refused");
+                let _ = to.send(REFUSAL.to_vec()).await;
+            }
+        }
+        Ok(Response::new(Box::pin(grpc::encode(frames).map(Ok))))
+    }
+}
+
+impl Service {
+    fn answer(&self, first: &[u8]) -> Result<(Vec<u8>, Channel), channel::ChannelError> {
+        let key = self.store.sync_key();
+        channel::respond(first, |account| (account == key.account()).then_some(key))
+    }
+
+    fn begin(&self, channel: Channel, stream: Streaming<Frame>, to: tokio::sync::mpsc::Sender<Vec<u8>>) {
+        let (inbound, from) = grpc::incoming();
+        let (progress, shown) = watch::channel(Progress::default());
+        let (_, questions) = watch::channel(0);
+        let stop = self.stop.child_token();
+        let link = Link { to, from };
+        let running =
+            session::run(self.store.clone(), Side::Responder, channel, link, stop.clone(), progress, questions);
+        let newest = Arc::clone(&self.newest);
+        self.sessions.spawn(async move {
+            let result = tokio::select! {
+                result = running => result,
+                () = async { tokio::join!(grpc::carry(stream, inbound), replace_older(newest, shown, stop)); std::future::pending().await } => return,
+            };
+            match result {
+                Ok(ended) => tracing::debug!(?ended, "a session ended"),
+                Err(error) => tracing::info!(%error, "a session ended"),
+            }
+        });
+    }
+}
+
+/// Ends the older session of a store once it is known whose this one is: its frames have opened by then.
+async fn replace_older(
+    newest: Arc<Mutex<HashMap<StoreId, CancellationToken>>>,
+    mut progress: watch::Receiver<Progress>,
+    stop: CancellationToken,
+) {
+    let Ok(peer) = progress.wait_for(|progress| progress.peer.is_some()).await.map(|progress| progress.peer) else {
+        return;
+    };
+    if let Some(peer) = peer {
+        let older = newest.lock().unwrap_or_else(PoisonError::into_inner).insert(peer, stop);
+        if let Some(older) = older {
+            older.cancel();
+        }
+    }
+}

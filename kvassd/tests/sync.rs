@@ -1,0 +1,252 @@
+//! Real daemons that sync over real sockets: devices and a server, with kills and wrong peers in between.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use common::{Client, PATIENCE, Process, directory, eventually};
+use kvass_proto::v1::{self, error::Code, link, reply::Reply, request::Command};
+use tempfile::TempDir;
+
+const KEY: [u8; 32] = [9; 32];
+
+struct Daemon {
+    directory: TempDir,
+    process: Process,
+}
+
+impl Daemon {
+    fn device() -> Self {
+        Self::started(directory(), &[], KEY)
+    }
+
+    fn server() -> Self {
+        Self::started(directory(), &["--server", "--bind", "127.0.0.1:0"], KEY)
+    }
+
+    fn started(directory: TempDir, arguments: &[&str], key: [u8; 32]) -> Self {
+        let arguments = [arguments, &["--log", "error"]].concat();
+        let process = Process::start(directory.path(), &arguments);
+        let daemon = Self { directory, process };
+        assert!(matches!(daemon.ask(Command::SetKey(v1::SetKey { key: key.to_vec() })), Reply::Config(_)));
+        daemon
+    }
+
+    /// Killed and started again, as after a power cut.
+    fn again(mut self, arguments: &[&str]) -> Self {
+        self.process.child.kill().unwrap();
+        self.process.child.wait().unwrap();
+        Self::started(self.directory, arguments, KEY)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().canonicalize().unwrap()
+    }
+
+    fn ask(&self, command: Command) -> Reply {
+        let mut client = Client::connect(&self.path());
+        client.request(command);
+        client.reply()
+    }
+
+    fn status(&self) -> v1::Status {
+        match self.ask(Command::Status(v1::StatusQuery {})) {
+            Reply::Status(status) => status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn link(&self) -> v1::Link {
+        self.status().link.unwrap()
+    }
+
+    fn set_remote(&self, remote: &str) -> v1::RemoteSet {
+        match self.ask(Command::SetRemote(v1::SetRemote { remote: remote.into() })) {
+            Reply::RemoteSet(set) => set,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn follow(&self, server: &Self) {
+        let set = self.set_remote(&format!("http://{}", server.status().bind));
+        assert!(set.reached, "{set:?}");
+    }
+
+    fn set(&self, key: &str, value: &[u8]) {
+        let mut client = Client::connect(&self.path());
+        client.request(Command::Set(v1::Set { key: key.into(), ..v1::Set::default() }));
+        kvass_proto::frame::write_data(&mut client.stream, value).unwrap();
+        kvass_proto::frame::write_end(&mut client.stream).unwrap();
+        assert!(matches!(client.reply(), Reply::Stored(_)));
+    }
+
+    fn remove(&self, key: &str) {
+        let remove = v1::Remove { keys: vec![key.into()], prefix: None };
+        assert!(matches!(self.ask(Command::Remove(remove)), Reply::Removed(_)));
+    }
+
+    fn get(&self, key: &str) -> Option<Vec<u8>> {
+        let mut client = Client::connect(&self.path());
+        client.request(Command::Get(v1::Get { key: key.into() }));
+        match client.reply() {
+            Reply::Value(v1::Value { inline: Some(value), .. }) => Some(value),
+            Reply::Value(_) => Some(client.data()),
+            Reply::Error(error) if error.code() == Code::NoSuchKey => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What `kvass sync` does.
+    fn sync(&self) {
+        let mut client = Client::connect(&self.path());
+        client.request(Command::Sync(v1::Sync {}));
+        loop {
+            match client.reply() {
+                Reply::Synced(_) => return,
+                Reply::Syncing(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn sees(&self, key: &str, value: Option<&[u8]>) {
+        eventually(key, || (self.get(key).as_deref() == value).then_some(()));
+    }
+}
+
+#[test]
+fn a_write_on_one_device_is_on_the_others_also_after_kills_and_time_apart() {
+    let server = Daemon::server();
+    let (a, b) = (Daemon::device(), Daemon::device());
+    a.set("before", b"set before the remote");
+    a.follow(&server);
+    b.follow(&server);
+    a.sync();
+    assert_eq!(server.get("before").unwrap(), b"set before the remote");
+    b.sees("before", Some(b"set before the remote"));
+    b.set("hello", b"world");
+    a.sees("hello", Some(b"world"));
+    server.set("from the server", b"x");
+    a.sees("from the server", Some(b"x"));
+    let large: Vec<u8> = (0..5_000_000_u32).map(|at| (at % 251) as u8).collect();
+    a.set("large", &large);
+    b.sees("large", Some(&large));
+    assert_eq!((a.link().state(), a.link().pending), (link::State::Connected, 0));
+
+    // The server dies; both go on alone, and the newer write of one key wins.
+    let server = server.again(&["--server", "--bind", "127.0.0.1:0"]);
+    a.set("alone", b"older");
+    b.set("alone", b"newer");
+    a.set("only a", b"1");
+    b.remove("hello");
+    let (a, b) = (a.again(&[]), b.again(&[]));
+    assert_eq!(a.get("only a").unwrap(), b"1");
+    a.follow(&server);
+    b.follow(&server);
+    a.sync();
+    b.sync();
+    a.sync();
+    let c = Daemon::device();
+    c.follow(&server);
+    c.sync();
+    for device in [&a, &b, &c, &server] {
+        assert_eq!(device.get("alone").unwrap(), b"newer");
+        assert_eq!(device.get("only a").unwrap(), b"1");
+        assert_eq!(device.get("hello"), None);
+        assert_eq!(device.get("large").unwrap(), large);
+    }
+}
+
+#[test]
+fn another_key_is_refused_before_anything_is_exchanged() {
+    let server = Daemon::server();
+    let stranger = Daemon::started(directory(), &[], [1; 32]);
+    server.set("secret", b"s");
+    stranger.set("x", b"1");
+    let set = stranger.set_remote(&format!("http://{}", server.status().bind));
+    assert!(!set.reached);
+    assert_eq!(set.found, "the remote refuses: it has another key, or no protocol version in common");
+    assert!(set.hint.contains("Fingerprint"), "{}", set.hint);
+    let link = eventually("a link that is blocked", || {
+        Some(stranger.link()).filter(|link| link.state() == link::State::Blocked)
+    });
+    assert_eq!(link.error, set.found);
+    assert_eq!((stranger.get("secret"), server.get("x")), (None, None));
+    // The right key mends it, with no restart.
+    stranger.ask(Command::SetKey(v1::SetKey { key: KEY.to_vec() }));
+    stranger.sync();
+    assert_eq!((stranger.get("secret").unwrap(), server.get("x").unwrap()), (b"s".to_vec(), b"1".to_vec()));
+}
+
+#[test]
+fn a_remote_that_is_something_else_is_named_and_local_commands_go_on() {
+    let device = Daemon::device();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let web = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = web.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in web.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 1_024]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+        }
+    });
+    for (remote, found) in [
+        (format!("http://{closed}"), format!("nothing answers at http://{closed}")),
+        (format!("http://{address}"), format!("http://{address} is no kvassd server")),
+    ] {
+        let set = device.set_remote(&remote);
+        assert!(!set.reached);
+        assert_eq!(set.found, found);
+        device.set("x", remote.as_bytes());
+        assert_eq!(device.get("x").unwrap(), remote.as_bytes());
+        assert!(device.link().pending > 0);
+    }
+    assert_eq!(device.set_remote(""), v1::RemoteSet::default());
+    assert_eq!(device.status().link, None);
+    let Reply::Error(error) = device.ask(Command::Sync(v1::Sync {})) else { panic!("no error") };
+    assert_eq!((error.code(), error.message.as_str()), (Code::NoRemote, "there is no remote"));
+}
+
+#[test]
+fn a_black_hole_is_given_up_and_keeps_nobody_waiting() {
+    let device = Daemon::device();
+    let hole = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = hole.local_addr().unwrap();
+    let set = device.set_remote(&format!("http://{address}"));
+    assert!(!set.reached);
+    assert!(set.found.ends_with("does not answer in time"), "{}", set.found);
+    device.set("x", b"1");
+    assert_eq!(device.get("x").unwrap(), b"1");
+}
+
+#[test]
+fn garbage_before_the_handshake_ends_the_connection_and_not_the_server() {
+    let server = Daemon::server();
+    for garbage in [&b"\0\xff garbage"[..], b"GET / HTTP/1.1\r\n\r\n", &[0; 100_000]] {
+        let mut stream = std::net::TcpStream::connect(&server.status().bind).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // The server may close in the middle of it.
+        let _ = stream.write_all(garbage);
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    let device = Daemon::device();
+    device.follow(&server);
+    device.set("x", b"1");
+    server.sees("x", Some(b"1"));
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let server = Daemon::server();
+    let other = directory();
+    let bind = server.status().bind;
+    let mut second = Process::start(other.path(), &["--server", "--bind", &bind, "--log", "error"]);
+    assert_eq!(second.ended().code(), Some(3));
+    let words = second.stderr();
+    assert!(words.contains(&format!("devices cannot be accepted at {bind}")), "{words}");
+}
