@@ -16,7 +16,7 @@ use super::create::{self, Seed, failed};
 use super::index::{self, Changes, Fault, Index, meta};
 use super::layout::{self, Layout};
 use super::plan::{self, Step, Version};
-use super::row::{self, RECORD_MARK, RecordRow, State, Tally, VALUE_MARK};
+use super::row::{self, RECORD_MARK, RecordRow, State, Tally, VALUE_EXTRA, VALUE_MARK};
 use super::witness::Witness;
 use super::{OpenError, Seq, check, key_file, open};
 use crate::clock::now_us;
@@ -163,7 +163,7 @@ impl Salvage {
                 && let Some((hash, sealed)) = row::decode_value(bytes)
                 && value::value_hash(&value::chunk_hash(sealed)) == hash
             {
-                let offset = start + (at + VALUE_MARK.len() + 34) as u64;
+                let offset = start + (at + VALUE_EXTRA) as u64;
                 self.values.insert(hash, (self.logs.len(), offset, sealed.len()));
             }
         }
