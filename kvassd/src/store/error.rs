@@ -24,6 +24,10 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    pub(crate) fn damaged(directory: &Path, what: impl Into<String>) -> Self {
+        Self::Damaged { directory: directory.to_path_buf(), what: what.into() }
+    }
+
     /// What the user can do, or an empty text.
     #[must_use]
     pub fn hint(&self) -> &str {

@@ -45,6 +45,7 @@ pub use error::{OpenError, ReadError, WriteError};
 pub use merge::{Merged, Outgoing, Travelling};
 pub use peers::{Cursor, Peer, RunId, StoreId};
 pub use repair::{Repaired, repair};
+pub use space::RESERVE_MIN;
 pub use value_reader::ValueReader;
 pub use value_writer::{NewValue, ValueWriter};
 
