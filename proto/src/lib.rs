@@ -1,8 +1,8 @@
 //! The contract between the programs: messages, frames, and the paths where they meet.
 //!
 //! Owns nothing at run time. [`v1`] has the messages, [`frame`] says how they travel over the local socket, [`paths`]
-//! where that socket is, [`key`] what a key may be, [`mod@line`] how what went wrong becomes one line. Both programs must
-//! agree on these, so they stand here once. What must not come here: anything that only one program needs.
+//! where that socket is, [`key`] what a key may be, [`mod@line`] how what went wrong becomes one line. Both
+//! programs must agree on these, so they stand here once. What must not come here: anything that only one needs.
 
 pub mod frame;
 pub mod key;

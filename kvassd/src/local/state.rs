@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::now_us;
 use crate::store::Store;
 
-/// Calls into the store at once, of either kind: enough for commits to be shared, few enough to bound threads and memory.
+/// Calls into the store at once, of either kind: enough for commits to be shared, few enough to bound threads and
+/// memory.
 const CALLS: usize = 32;
 
 /// What the daemon is doing.
