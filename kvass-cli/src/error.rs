@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::Write;
 
 use kvass_proto::key::KeyError;
+use kvass_proto::line::one_line;
 use kvass_proto::v1::{self, error::Code};
 
 /// Why a command did not do what was asked.
@@ -150,21 +151,6 @@ impl From<KeyError> for Error {
     }
 }
 
-/// The text without the numbers that Rust puts behind the system's words, and with spaces for characters that would break
-/// the line or steer the terminal.
-fn one_line(text: &str) -> String {
-    let mut parts = text.trim().split(" (os error ");
-    let mut words: String = parts.next().unwrap_or_default().into();
-    for part in parts {
-        let number = part.find(|character: char| !character.is_ascii_digit()).unwrap_or(part.len());
-        match part[number..].strip_prefix(')') {
-            Some(rest) if number > 0 => words.push_str(rest),
-            _ => words.extend([" (os error ", part]),
-        }
-    }
-    words.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,14 +191,6 @@ mod tests {
         });
         assert_eq!(error.sentence(), "cannot store  [31mx: disk full: no space");
         assert_eq!(error.advice(), "free some");
-    }
-
-    #[test]
-    fn the_systems_words_come_without_numbers() {
-        let cause = std::io::Error::from_raw_os_error(28);
-        let error = Error::failed("cannot write x").because(format!("{cause}: {cause}"));
-        assert_eq!(error.sentence(), "cannot write x: No space left on device: No space left on device");
-        assert_eq!(Error::input("a (os error b) (os error 1").sentence(), "a (os error b) (os error 1");
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! kvass: turns a command into one request to kvassd over its Unix socket, and prints the answer.
 //!
-//! `cli` is the command line, `place` says which store is meant, `client` brings a request to a daemon that serves
-//! (`connection` one connection, `start`, `stop` and `replace` the daemon's process), `commands` holds a file for each
-//! command, `error` every exit code. One thread, no store, no keys in here.
+//! `cli` is the command line, `usage` what clap found wrong with it, `place` says which store is meant, `client` brings
+//! a request to a daemon that serves (`connection` one connection, `value` a value on it; `start`, `stop` and `replace`
+//! the daemon's process), `commands` holds a file for each command, `error` every exit code. `output` is where data
+//! goes, `terminal` asks, `json` and `time` write what people and programs read.
+//!
+//! No store and no cryptography in here, and one thread, but for the one in `output` that waits for a signal.
 
 mod cli;
 mod client;

@@ -529,6 +529,13 @@ fn a_doctor_has_a_line_for_each_check() {
     let found = fake.kvass(&["doctor"]);
     assert_eq!(found.code, 1);
     assert!(found.text().contains("!! store: the store is damaged: a cause; mend: kvass doctor --repair\n"));
+
+    let (fake, path) = doctor(vec![answer(error(Code::Damaged, "the store is damaged"))]);
+    fs::remove_file(path.join("key")).unwrap();
+    fs::create_dir(path.join("store")).unwrap();
+    let missing = format!("!! key: {}: No such file or directory; mend:", path.join("key").display());
+    let found = fake.kvass(&["doctor"]);
+    assert!(found.text().contains(&missing), "{}", found.text());
 }
 
 /// Runs the program on a terminal, types `typed` once `prompt` shows, and returns what the terminal shows.

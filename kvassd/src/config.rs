@@ -10,7 +10,7 @@ use directories::BaseDirs;
 use kvass_proto::paths;
 use tracing::Level;
 
-use crate::store::Options;
+use crate::store::{Options, RESERVE_MIN};
 
 mod size;
 
@@ -21,7 +21,6 @@ const BIND: &str = "0.0.0.0:8000";
 
 const VALUE_MAX: u64 = 4 << 30;
 const RESERVE: u64 = 64 << 20;
-const RESERVE_LEAST: u64 = 4 << 20;
 
 /// The settings of one daemon.
 #[derive(Clone, Debug)]
@@ -85,7 +84,7 @@ pub enum ConfigError {
     /// What clap has to say: a wrong flag, or the text of `--help` and `--version`.
     #[error("{}", first_line(.0))]
     Flags(clap::Error),
-    #[error("no log level {0:?}: it is error, warn, info, debug or trace")]
+    #[error("no log level '{0}': it is error, warn, info, debug or trace")]
     Level(String),
     #[error("{name} is no size")]
     Size { name: &'static str, source: SizeError },
@@ -160,7 +159,7 @@ impl Config {
             directory,
             socket,
             log: level(flags.log.or_else(|| text("KVASS_LOG")))?,
-            options: Options { value_max, reserve: reserve.max(RESERVE_LEAST) },
+            options: Options { value_max, reserve: reserve.max(RESERVE_MIN) },
             bind: if flags.server { Some(bind(flags.bind.or_else(|| text("KVASS_BIND")))?) } else { None },
             on_demand: flags.on_demand,
             repair: flags.repair,
@@ -239,7 +238,7 @@ mod tests {
     #[test]
     fn the_reserve_has_a_least() {
         let config = resolve(&["--db", "/a", "--reserve", "0"], &[]).unwrap();
-        assert_eq!(config.options.reserve, RESERVE_LEAST);
+        assert_eq!(config.options.reserve, RESERVE_MIN);
     }
 
     #[test]
@@ -249,6 +248,8 @@ mod tests {
             assert_eq!(error.exit(), 2, "{error}");
             assert_eq!(error.to_string().lines().count(), 1, "{error}");
         }
+        let error = resolve(&["--db", "/a", "--log", "loud"], &[]).unwrap_err();
+        assert_eq!(error.to_string(), "no log level 'loud': it is error, warn, info, debug or trace");
         assert_eq!(resolve(&["--version"], &[]).unwrap_err().exit(), 0);
     }
 }

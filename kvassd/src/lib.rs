@@ -7,11 +7,23 @@
 //!                                frames to calls, and errors to texts
 //! ```
 //!
-//! [`config`] says what was asked for, [`process`] makes the process safe, [`socket`] takes the directory,
-//! [`daemon::run`] opens the store, serves and drains, with handlers in `local`; [`store`] has all rules about keys
-//! and values. [`record`], [`stamp`], [`keys`], [`seal`] and [`value`] are pure: bytes and laws, no clock and no files.
-//! [`sync`] has the encrypted channel to a remote. [`serve`] puts these together for the program; tests put them
-//! together themselves.
+//! What each part owns, and what it must not do:
+//!
+//! - [`config`]: what was asked for, by flags and environment; never invalid once it is made.
+//! - [`serve`] and [`repair`]: the program. They put the parts together, where tests do it themselves, and have no
+//!   rules of their own.
+//! - [`process`], [`logs`], [`clock`]: what the process does to itself, where its log goes, what time it is. No name,
+//!   value or key is ever logged.
+//! - [`socket`]: the data directory, its lock, and the socket in it; it does not look into the store.
+//! - [`daemon`]: the life, from opening to closing; nothing is spawned that it does not wait for.
+//! - `local`: the client's requests, each decoded, one call, encoded; the one map from errors to answers. It decides
+//!   nothing about keys and values.
+//! - [`store`]: all rules about keys and values, and all that lies on the disk. Its calls block.
+//! - [`record`], [`stamp`], [`keys`], [`seal`], [`value`]: the bytes of records and values, and their laws. Pure: they
+//!   know no clock, file or runtime.
+//! - [`sync`]: the encrypted channel to a remote, pure too. Nothing calls it yet.
+//!
+//! docs/architecture.md follows a request through these, docs/decisions.md says why they are so.
 
 pub mod clock;
 pub mod config;

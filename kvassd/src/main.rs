@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use kvass_proto::line::one_line;
 use kvassd::config::{Config, ConfigError};
 
 const FAILED: u8 = 3;
@@ -32,7 +33,7 @@ fn fail(error: &dyn Error, hint: &str, code: u8) -> ExitCode {
         line.push_str(&format!(": {error}"));
         cause = error.source();
     }
-    let mut lines = line.replace('\n', " ") + "\n";
+    let mut lines = one_line(&line) + "\n";
     if !hint.is_empty() {
         lines.push_str(&format!("hint: {hint}\n"));
     }

@@ -12,9 +12,6 @@ use zeroize::Zeroizing;
 use crate::keys::Keys;
 use crate::record::{Auth, Clear, Record, RecordError};
 
-/// Bytes by which a sealed header is longer than the header: its nonce and its tag.
-pub const HEADER_OVERHEAD: usize = 24 + 16;
-
 /// Seals an encoded header and authenticates the record. The same input gives the same bytes on every device.
 #[must_use]
 pub fn seal(keys: &Keys, clear: &Clear, header: &[u8]) -> Record {
@@ -102,7 +99,7 @@ mod tests {
             let (clear, header) = version;
             let bytes = header.encode_to_vec();
             prop_assert_eq!(verify(&keys(1), &record), Ok(clear));
-            prop_assert_eq!(record.sealed.len(), bytes.len() + HEADER_OVERHEAD);
+            prop_assert_eq!(record.sealed.len(), bytes.len() + 24 + 16, "nonce and tag");
             prop_assert_eq!(&*open_bytes(&keys(1), &clear, &record).unwrap(), &bytes);
             prop_assert_eq!(open(&keys(1), &clear, &record), Ok(header));
         }

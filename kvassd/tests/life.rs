@@ -185,6 +185,7 @@ fn a_store_that_does_not_open_is_told_to_the_starter_and_to_those_connected() {
     assert_eq!(daemon.ended().code(), Some(3));
     let text = daemon.stderr();
     assert!(text.starts_with("kvassd: ") && text.lines().count() <= 2, "{text}");
+    assert!(!text.contains("os error"), "{text}");
     assert!(!path.join("kvassd.sock").exists());
 }
 

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command as Program, Stdio};
 
+use kvass_proto::line::one_line;
 use kvass_proto::paths;
 use kvass_proto::v1::list::Detail;
 use kvass_proto::v1::{self, Greeting, reply::Reply, request::Command};
@@ -55,7 +56,7 @@ impl Checks {
         // A hint that leads here leads no further.
         let mend =
             if mend.is_empty() || mend.ends_with("kvass doctor") { String::new() } else { format!("; mend: {mend}") };
-        self.output.line(&format!("!! {name}: {problem}{mend}"))?;
+        self.output.line(&format!("!! {name}: {}{mend}", one_line(problem)))?;
         self.output.flush()
     }
 

@@ -76,13 +76,16 @@ impl From<KeyError> for Failure {
 
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
-        let code = match &error {
-            ReadError::Damaged(_) | ReadError::Value { .. } => Code::Damaged,
-            ReadError::DiskFull => Code::DiskFull,
-            ReadError::Closed => Code::Stopping,
-            ReadError::Io { .. } => Code::Failed,
-        };
-        Self::of(&error, code, error.hint())
+        Self::of(&error, code_of(&error), error.hint())
+    }
+}
+
+fn code_of(error: &ReadError) -> Code {
+    match error {
+        ReadError::Damaged(_) | ReadError::Value { .. } => Code::Damaged,
+        ReadError::DiskFull => Code::DiskFull,
+        ReadError::Closed => Code::Stopping,
+        ReadError::Io { .. } => Code::Failed,
     }
 }
 
@@ -93,6 +96,7 @@ impl From<WriteError> for Failure {
             WriteError::TooLarge { .. } => Code::TooLarge,
             WriteError::DiskFull { .. } => Code::DiskFull,
             WriteError::Damaged(_) => Code::Damaged,
+            WriteError::Read(error) => code_of(error),
             WriteError::Closed => Code::Stopping,
             WriteError::Random(_) | WriteError::Io { .. } => Code::Failed,
         };

@@ -2,16 +2,17 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use kvass_proto::v1::{self, greeting};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::now_us;
 use crate::store::Store;
 use crate::sync::remote::Remote;
 
-/// Calls into the store at once, of either kind: enough for commits to be shared, few enough to bound threads and memory.
+/// Calls into the store at once, of either kind: enough for commits to be shared, few enough to bound threads and
+/// memory.
 const CALLS: usize = 32;
 
 /// What the daemon is doing.
@@ -63,10 +64,9 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(identity: Identity, stop: CancellationToken) -> Self {
-        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             identity,
-            started_us: started.as_micros() as u64,
+            started_us: now_us(),
             state: watch::Sender::new(State::Starting("starting".into())),
             begun: watch::Sender::new(0),
             calls: Semaphore::new(CALLS),

@@ -318,7 +318,8 @@ impl Committer {
             Ok(read) => read,
             Err(fault) => fatal(&format!("the index cannot be taken up again: {fault}")),
         };
-        // It may be behind by batches of a change of key, which nobody was told of; the witness knows what somebody was.
+        // It may be behind by batches of a change of key, which nobody was told of; the witness knows what somebody
+        // was told.
         let landed = commit == Some(state.commit);
         if !landed {
             (self.state, self.tally) = (state, tally);

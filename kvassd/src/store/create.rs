@@ -75,8 +75,7 @@ pub(crate) fn begin(at: &StorePaths, seed: &Seed) -> Result<sled::Db, Fault> {
         batch.insert(meta::STORE, &seed.store[..]);
         batch.insert(meta::PID, &seed.pid.to_be_bytes()[..]);
         index::write_progress(&mut batch, state, seed.account, tally);
-        let meta = db.open_tree("meta")?;
-        meta.apply_batch(batch)?;
+        db.open_tree(meta::TREE)?.apply_batch(batch)?;
         db.flush()?;
         Ok(())
     })?;
@@ -101,10 +100,10 @@ fn sync_tree(path: &Path) -> io::Result<()> {
     layout::sync_directory(path)
 }
 
+/// A fault of sled at an opening, as the error that it is there.
 pub(crate) fn failed(layout: &Layout, fault: Fault) -> OpenError {
-    let directory = layout.root().to_path_buf();
     match fault {
-        Fault::Full => OpenError::DiskFull { directory },
-        Fault::Other(what) => OpenError::Damaged { directory, what },
+        Fault::Full => OpenError::DiskFull { directory: layout.root().to_path_buf() },
+        Fault::Other(what) => OpenError::damaged(layout.root(), what),
     }
 }

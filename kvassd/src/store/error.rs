@@ -24,6 +24,10 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    pub(crate) fn damaged(directory: &Path, what: impl Into<String>) -> Self {
+        Self::Damaged { directory: directory.to_path_buf(), what: what.into() }
+    }
+
     /// What the user can do, or an empty text.
     #[must_use]
     pub fn hint(&self) -> &str {
@@ -89,6 +93,9 @@ pub enum WriteError {
     DiskFull { free: u64, reserve: u64 },
     #[error("the store is damaged: {0}")]
     Damaged(String),
+    /// What is here cannot be read, and what was asked for depends on it.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     #[error("{0}")]
     Refused(String),
     #[error("the store is being closed")]
@@ -105,8 +112,9 @@ impl WriteError {
     pub fn hint(&self) -> &str {
         match self {
             Self::TooLarge { .. } => "the limit is a setting of kvassd: --value-max or KVASS_VALUE_MAX",
-            Self::DiskFull { .. } => "free some space, then try again; 'kvass rm' works while 16 MiB are free",
+            Self::DiskFull { .. } => "free some space, then try again; 'kvass rm' may use most of what is kept back",
             Self::Damaged(_) => REPAIR,
+            Self::Read(error) => error.hint(),
             _ => "",
         }
     }

@@ -12,10 +12,10 @@ use std::path::Path;
 use sled::transaction::{TransactionError, TransactionResult, Transactional};
 use sled::{Batch, Db, Tree};
 
+use super::Seq;
 use super::layout::StorePaths;
 use super::row::{State, Tally};
 use super::witness::Mark;
-use super::{Seq, row};
 use crate::keys::{AccountId, Keys};
 
 /// The format of the whole store.
@@ -115,9 +115,11 @@ pub(crate) struct Changes {
     pub(crate) meta: Batch,
 }
 
-/// Keys of the rows of `meta`.
+/// The tree of what is no account's alone, and the keys of its rows.
 pub(crate) mod meta {
     use crate::keys::AccountId;
+
+    pub(crate) const TREE: &str = "meta";
 
     pub(crate) const FORMAT: &[u8] = b"format";
     pub(crate) const STATE: &[u8] = b"state";
@@ -173,7 +175,7 @@ pub(crate) fn open_sled(path: &Path) -> Result<Db, Fault> {
 impl Index {
     pub(crate) fn new(db: Db, paths: &StorePaths, keys: Keys) -> Result<Self, Fault> {
         guarded(|| {
-            let meta = db.open_tree("meta")?;
+            let meta = db.open_tree(meta::TREE)?;
             let trees = Trees::open(&db, keys.account())?;
             let log_file = File::open(paths.db())?;
             Ok(Self { db, meta, account: Account { keys, trees }, log_file })
@@ -212,7 +214,8 @@ impl Index {
 
     /// Reads what `meta` holds of the whole store.
     pub(crate) fn state(&self) -> Result<State, Fault> {
-        read_state(&self.meta)
+        let row = self.meta.get(meta::STATE)?;
+        row.and_then(|row| State::decode(&row)).ok_or_else(|| Fault::Other("the index has no state row".into()))
     }
 
     /// Reads what `meta` holds of an account.
@@ -226,7 +229,7 @@ impl Index {
         Ok(self.account.trees.records.get(id.0)?)
     }
 
-    /// How many runs the account has.
+    /// The number that the account's next run takes.
     pub(crate) fn next_run(&self) -> Result<u32, Fault> {
         let last = self.meta.scan_prefix(meta::runs(self.account.keys.account())).next_back().transpose()?;
         let number = last.and_then(|(key, _)| key.last_chunk::<4>().map(|number| u32::from_be_bytes(*number)));
@@ -259,12 +262,6 @@ impl Index {
     }
 }
 
-/// Reads what `meta` holds of the whole store.
-pub(crate) fn read_state(meta: &Tree) -> Result<State, Fault> {
-    let row = meta.get(self::meta::STATE)?;
-    row.and_then(|row| State::decode(&row)).ok_or_else(|| Fault::Other("the index has no state row".into()))
-}
-
 /// The changes that write a run: an opening of the store, with the place in the log where it begins.
 pub(crate) fn write_run(batch: &mut Batch, account: AccountId, number: u32, run: [u8; 16], first: Seq) {
     batch.insert(meta::run(account, number), [&run[..], &first.0.to_be_bytes()].concat());
@@ -277,6 +274,6 @@ pub(crate) fn write_progress(batch: &mut Batch, state: State, account: AccountId
 }
 
 /// What the witness has to say after a commit.
-pub(crate) fn mark(run: [u8; 16], state: State, account: AccountId, tally: &row::Tally) -> Mark {
+pub(crate) fn mark(run: [u8; 16], state: State, account: AccountId, tally: &Tally) -> Mark {
     Mark { run, commit: state.commit, account, digest: tally.digest }
 }

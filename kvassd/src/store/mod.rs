@@ -45,6 +45,7 @@ pub use error::{OpenError, ReadError, WriteError};
 pub use merge::{Merged, Outgoing, Travelling};
 pub use peers::{Cursor, Peer, RunId, StoreId};
 pub use repair::{Repaired, repair};
+pub use space::RESERVE_MIN;
 pub use value_reader::ValueReader;
 pub use value_writer::{NewValue, ValueWriter};
 
@@ -299,7 +300,7 @@ impl Store {
         condition: Condition,
     ) -> Result<Outcome, WriteError> {
         kvass_proto::key::check(name)?;
-        match self.compare(name, &value, expiry_us).map_err(|error| WriteError::Damaged(error.to_string()))? {
+        match self.compare(name, &value, expiry_us)? {
             Some((_, true)) => return Ok(Outcome::Unchanged),
             Some((entry, false)) if condition.dry_run && !condition.force && entry.time_us > condition.time_us => {
                 return Ok(Outcome::KeptNewer);
@@ -328,7 +329,7 @@ impl Store {
     /// # Errors
     /// As [`Store::remove`]; what earlier batches removed stays removed.
     pub fn remove_prefix(&self, prefix: &str) -> Result<u64, WriteError> {
-        self.shared.names.wait().map_err(|error| WriteError::Damaged(error.to_string()))?;
+        self.shared.names.wait()?;
         let mut count = 0;
         let mut after = None;
         loop {
@@ -358,7 +359,7 @@ impl Store {
     /// # Errors
     /// A record that cannot be sealed anew, a full disk, or a damaged store; the old key stays in force then.
     pub fn set_key(&self, key: Option<&[u8; 32]>) -> Result<(), WriteError> {
-        self.shared.names.wait().map_err(|error| WriteError::Damaged(error.to_string()))?;
+        self.shared.names.wait()?;
         let key = match key {
             Some(bytes) => EncryptionKey::new(*bytes),
             None => EncryptionKey::random()?,

@@ -69,7 +69,7 @@ fn open_existing(layout: &Layout, doing: &dyn Fn(&str)) -> Result<Opened, OpenEr
 
 /// Opens the index and compares it with its witness.
 fn open_checked(layout: &Layout) -> Result<(Index, EncryptionKey, Mark, Witness), OpenError> {
-    let damaged = |what: &str| OpenError::Damaged { directory: layout.root().to_path_buf(), what: what.into() };
+    let damaged = |what: &str| OpenError::damaged(layout.root(), what);
     let paths = layout.store();
     for (path, what) in [(&paths.0, "its index is missing"), (&paths.db(), "the log of its index is missing")] {
         if !path.exists() {
@@ -121,7 +121,7 @@ fn keep_log(paths: &StorePaths) -> std::io::Result<()> {
 }
 
 fn read_keys(layout: &Layout) -> Result<Vec<EncryptionKey>, OpenError> {
-    let damaged = |what: &str| OpenError::Damaged { directory: layout.root().to_path_buf(), what: what.into() };
+    let damaged = |what: &str| OpenError::damaged(layout.root(), what);
     match key_file::read(&layout.key()) {
         Ok(keys) => keys.ok_or_else(|| damaged("its key file holds no key")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(damaged("its key file is missing")),
@@ -157,8 +157,9 @@ fn open_index(paths: &StorePaths, keys: &[EncryptionKey], mark: &Mark) -> Result
     let wrong = |what: &str| Trouble::Fault(Fault::Other(what.into()));
     remove_half_written_snapshots(&paths.sled())?;
     let db = index::open_sled(&paths.sled())?;
-    let row =
-        |key: &[u8]| -> Result<Option<sled::IVec>, Fault> { index::guarded(|| Ok(db.open_tree("meta")?.get(key)?)) };
+    let row = |key: &[u8]| -> Result<Option<sled::IVec>, Fault> {
+        index::guarded(|| Ok(db.open_tree(meta::TREE)?.get(key)?))
+    };
     let format = row(meta::FORMAT)?.and_then(|row| <[u8; 4]>::try_from(&row[..]).ok()).map(u32::from_be_bytes);
     match format {
         Some(FORMAT) => {}

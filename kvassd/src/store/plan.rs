@@ -43,10 +43,8 @@ pub(crate) struct Version {
 
 impl Version {
     pub(crate) fn new(row: &RecordRow, clear: Clear) -> Self {
-        let record = &row.record;
-        let record_row = 20 + record.clear.len() + record.sealed.len() + 32;
-        let value_row = if clear.has_inline() { 42 + value::sealed_length(clear.size) } else { 0 };
-        Self { seq: row.seq, clear, auth: record.auth, bytes: record_row as u64 + value_row }
+        let value_row = if clear.has_inline() { row::VALUE_EXTRA as u64 + value::sealed_length(clear.size) } else { 0 };
+        Self { seq: row.seq, clear, auth: row.record.auth, bytes: row.length() as u64 + value_row }
     }
 
     fn is_live(&self, now_us: u64) -> bool {
@@ -64,6 +62,24 @@ pub(crate) struct Step {
     pub(crate) blob: Option<Unreferenced>,
     /// Through which store it came.
     pub(crate) via: Via,
+}
+
+/// What a user's change makes of an entry.
+struct Content {
+    kind: Kind,
+    value: Option<NewValue>,
+    expiry_us: u64,
+}
+
+impl Content {
+    const REMOVED: Self = Self { kind: Kind::REMOVAL, value: None, expiry_us: 0 };
+}
+
+/// What a change meets: the version in the index, and the newest, which an earlier change of the plan may have made.
+#[derive(Clone, Copy)]
+struct Known {
+    in_index: Option<Version>,
+    current: Option<Version>,
 }
 
 /// A commit that is being worked out.
@@ -98,15 +114,17 @@ impl<'a> Plan<'a> {
         let id = self.index.account.keys.record_id(change.name());
         let in_index = seen.get(&id).copied().flatten();
         let current = self.steps.get(&id).map(|step| step.new).or(in_index);
+        let known = Known { in_index, current };
         match change {
             Change::Remove { .. } if !current.is_some_and(|current| current.is_live(self.now_us)) => Outcome::Missing,
             Change::Remove { name } => {
-                self.write(id, name, Kind::REMOVAL, None, 0, in_index, current);
+                self.write(id, name, Content::REMOVED, known);
                 Outcome::Stored
             }
             Change::Set { condition: Some(condition), .. } if self.is_newer(current, condition) => Outcome::KeptNewer,
             Change::Set { name, value, expiry_us, .. } => {
-                self.write(id, name, Kind::VALUE, Some(value), expiry_us, in_index, current);
+                let content = Content { kind: Kind::VALUE, value: Some(value), expiry_us };
+                self.write(id, name, content, known);
                 Outcome::Stored
             }
         }
@@ -132,18 +150,10 @@ impl<'a> Plan<'a> {
         Ok(Some(Version::new(&row, clear)))
     }
 
-    #[allow(clippy::too_many_arguments, reason = "all of them are parts of one record")]
-    fn write(
-        &mut self,
-        id: RecordId,
-        name: String,
-        kind: Kind,
-        value: Option<NewValue>,
-        expiry_us: u64,
-        in_index: Option<Version>,
-        current: Option<Version>,
-    ) {
-        let replaced = current.map(|version| version.clear.stamp);
+    /// Seals a new version, whose stamp beats what it replaces.
+    fn write(&mut self, id: RecordId, name: String, content: Content, known: Known) {
+        let Content { kind, value, expiry_us } = content;
+        let replaced = known.current.map(|version| version.clear.stamp);
         let stamp = Stamp::next(self.now_us, replaced, self.state.counter, self.pid);
         self.state.counter = stamp.counter;
         self.tally.last = Seq(self.tally.last.0 + 1);
@@ -159,7 +169,7 @@ impl<'a> Plan<'a> {
         };
         let new = Version::new(&row, clear);
         let via = row::HERE;
-        self.put(id, Step { name, old: in_index, new, row, sealed_value, blob, via }, current);
+        self.put(id, Step { name, old: known.in_index, new, row, sealed_value, blob, via }, known.current);
     }
 
     /// Adds a record that came from elsewhere where it is greater than what is here; says whether it is.
@@ -181,6 +191,7 @@ impl<'a> Plan<'a> {
         Ok(true)
     }
 
+    /// Adds a step, in place of an earlier one of the entry; `current` is what it replaces.
     fn put(&mut self, id: RecordId, step: Step, current: Option<Version>) {
         if let Some(version) = current {
             self.forget(&version);
@@ -218,6 +229,7 @@ pub(crate) struct Planned {
     pub(crate) steps: Vec<(RecordId, Step)>,
 }
 
+/// Adds the rows of one step to a commit: those that come, and the removal of those that go.
 pub(crate) fn write_step(changes: &mut Changes, id: RecordId, step: &Step) {
     let Step { old, new, row, sealed_value, via, .. } = step;
     changes.records.insert(&id.0, row.encode());

@@ -186,7 +186,7 @@ impl Store {
             self.shared.read_index(has).unwrap_or(false)
         };
         if !names.iter().all(found) {
-            self.shared.names.wait().map_err(|error| WriteError::Damaged(error.to_string()))?;
+            self.shared.names.wait()?;
         }
         Ok(())
     }

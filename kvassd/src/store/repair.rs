@@ -16,7 +16,7 @@ use super::create::{self, Seed, failed};
 use super::index::{self, Changes, Fault, Index, meta};
 use super::layout::{self, Layout};
 use super::plan::{self, Step, Version};
-use super::row::{self, RECORD_MARK, RecordRow, State, Tally, VALUE_MARK};
+use super::row::{self, RECORD_MARK, RecordRow, State, Tally, VALUE_EXTRA, VALUE_MARK};
 use super::witness::Witness;
 use super::{OpenError, Seq, check, key_file, open};
 use crate::clock::now_us;
@@ -73,7 +73,7 @@ pub fn repair(directory: &Path, report: &mut dyn FnMut(&str)) -> Result<Repaired
 type Key = (EncryptionKey, Keys);
 
 fn read_keys(layout: &Layout) -> Result<Vec<Key>, OpenError> {
-    let damaged = |what: &str| OpenError::Damaged { directory: layout.root().to_path_buf(), what: what.into() };
+    let damaged = |what: &str| OpenError::damaged(layout.root(), what);
     let keys = match key_file::read(&layout.key()) {
         Ok(keys) => keys.ok_or_else(|| {
             damaged("its key file holds no key, and without it nothing can be read: put that of a backup back")
@@ -96,7 +96,7 @@ fn old_pid(layout: &Layout) -> Option<u32> {
     let copy = layout.store_new();
     open::copy_without_snapshots(&layout.store(), &copy).ok()?;
     let db = index::open_sled(&copy.sled()).ok()?;
-    let row = index::guarded(|| Ok(db.open_tree("meta")?.get(meta::PID)?)).ok()??;
+    let row = index::guarded(|| Ok(db.open_tree(meta::TREE)?.get(meta::PID)?)).ok()??;
     <[u8; 4]>::try_from(&row[..]).ok().map(u32::from_be_bytes).filter(|pid| *pid > 0)
 }
 
@@ -163,7 +163,7 @@ impl Salvage {
                 && let Some((hash, sealed)) = row::decode_value(bytes)
                 && value::value_hash(&value::chunk_hash(sealed)) == hash
             {
-                let offset = start + (at + VALUE_MARK.len() + 34) as u64;
+                let offset = start + (at + VALUE_EXTRA) as u64;
                 self.values.insert(hash, (self.logs.len(), offset, sealed.len()));
             }
         }

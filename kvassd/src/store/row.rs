@@ -11,6 +11,12 @@ pub(crate) const RECORD_MARK: &[u8; 8] = b"kvassR1\n";
 /// What a value row begins with.
 pub(crate) const VALUE_MARK: &[u8; 8] = b"kvassV1\n";
 
+/// Bytes of a record row beside the record's clear and sealed parts: mark, place, two lengths and authentication.
+const RECORD_EXTRA: usize = 8 + 8 + 2 + 2 + 32;
+
+/// Bytes of a value row before the sealed value: mark, hash and length.
+pub(crate) const VALUE_EXTRA: usize = 8 + 32 + 2;
+
 /// A row of `records`: a record and its place in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RecordRow {
@@ -21,7 +27,7 @@ pub(crate) struct RecordRow {
 impl RecordRow {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let Record { clear, sealed, auth } = &self.record;
-        let mut bytes = Vec::with_capacity(20 + clear.len() + sealed.len() + 32);
+        let mut bytes = Vec::with_capacity(self.length());
         bytes.extend_from_slice(RECORD_MARK);
         bytes.extend_from_slice(&self.seq.0.to_be_bytes());
         bytes.extend_from_slice(&(clear.len() as u16).to_be_bytes());
@@ -30,6 +36,11 @@ impl RecordRow {
         bytes.extend_from_slice(sealed);
         bytes.extend_from_slice(&auth.0);
         bytes
+    }
+
+    /// Bytes of the encoded row.
+    pub(crate) fn length(&self) -> usize {
+        RECORD_EXTRA + self.record.clear.len() + self.record.sealed.len()
     }
 
     /// Reads a row that is exactly `bytes`.
@@ -163,11 +174,13 @@ mod tests {
         ) {
             let row = RecordRow { seq: Seq(seq), record: Record { clear, sealed: sealed.clone(), auth: Auth(auth) } };
             let mut bytes = row.encode();
+            prop_assert_eq!(row.length(), bytes.len());
             prop_assert_eq!(RecordRow::decode(&bytes), Some(row.clone()));
             bytes.extend_from_slice(&tail);
             prop_assert_eq!(RecordRow::decode(&bytes), None);
             prop_assert_eq!(RecordRow::decode_prefix(&bytes), Some((row, &tail[..])));
             let value = encode_value(ValueHash(auth), &sealed);
+            prop_assert_eq!(value.len(), VALUE_EXTRA + sealed.len());
             prop_assert_eq!(decode_value(&value), Some((ValueHash(auth), &sealed[..])));
         }
 

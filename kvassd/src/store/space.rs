@@ -8,7 +8,7 @@ use super::WriteError;
 use super::layout::{self, Layout};
 
 /// The reserve is never smaller than this, in bytes: an index that met a full disk needs room to be opened again.
-pub(crate) const RESERVE_MIN: u64 = 4 << 20;
+pub const RESERVE_MIN: u64 = 4 << 20;
 
 /// Bytes of the ballast.
 const BALLAST: u64 = 16 << 20;
