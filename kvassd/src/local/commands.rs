@@ -61,7 +61,7 @@ impl Exchange<'_, '_, '_> {
     async fn read(&mut self, get: v1::Get) -> Result<(), Failure> {
         key::check(&get.key)?;
         match self.shared.call(|| self.store.read(&get.key)).await? {
-            Some(found) => value::send(self.shared, self.out, found).await,
+            Some(found) => value::send(self.shared, self.out, found, v1::entry::Sync::Local).await,
             None => Err(Failure::no_such_key(&get.key)),
         }
     }
@@ -89,8 +89,8 @@ impl Exchange<'_, '_, '_> {
         };
         match detail {
             Detail::Names => list::names(self.shared, &self.store, self.out, &query).await,
-            Detail::Entries => list::entries(self.shared, &self.store, self.out, &query).await,
-            Detail::Values => list::values(self.shared, &self.store, self.out, &query).await,
+            Detail::Entries => list::entries(self.shared, (&self.store, &self.remote), self.out, &query).await,
+            Detail::Values => list::values(self.shared, (&self.store, &self.remote), self.out, &query).await,
         }
     }
 

@@ -7,6 +7,7 @@ use super::state::Shared;
 use super::value;
 use super::wire::Outgoing;
 use crate::store::{Entry, Store};
+use crate::sync::remote::Remote;
 
 /// Entries at once; as many as fit into one message with the longest names.
 const ENTRIES: usize = 500;
@@ -33,13 +34,17 @@ pub(super) async fn names(
 
 pub(super) async fn entries(
     shared: &Shared,
-    store: &Store,
+    (store, remote): (&Store, &Remote),
     out: &mut Outgoing<'_>,
     query: &v1::List,
 ) -> Result<(), Failure> {
     let mut pages = Pages::of(shared, store, query);
     while let Some(page) = pages.next().await? {
-        let entries = page.into_iter().map(value::entry).collect();
+        let encode = |entry: Entry| {
+            let sync = remote.sync_of(&entry.name);
+            value::entry(entry, sync)
+        };
+        let entries = shared.call(|| page.into_iter().map(encode).collect()).await;
         out.reply(Reply::Listing(v1::Listing { entries })).await?;
     }
     Ok(out.end().await?)
@@ -47,7 +52,7 @@ pub(super) async fn entries(
 
 pub(super) async fn values(
     shared: &Shared,
-    store: &Store,
+    (store, remote): (&Store, &Remote),
     out: &mut Outgoing<'_>,
     query: &v1::List,
 ) -> Result<(), Failure> {
@@ -56,7 +61,8 @@ pub(super) async fn values(
         for entry in page {
             // A key that has been removed meanwhile is left out.
             if let Some(found) = shared.call(|| store.read(&entry.name)).await? {
-                value::send(shared, out, found).await?;
+                let sync = shared.call(|| remote.sync_of(&entry.name)).await;
+                value::send(shared, out, found, sync).await?;
             }
         }
     }

@@ -10,14 +10,14 @@ use super::state::Shared;
 use super::wire::{Incoming, Outgoing};
 use crate::store::{Entry, NewValue, ReadError, Store, ValueReader, ValueWriter, WriteError};
 
-/// Encodes an entry. Without a remote every entry is only here.
-pub(super) fn entry(entry: Entry) -> v1::Entry {
+/// Encodes an entry.
+pub(super) fn entry(entry: Entry, sync: v1::entry::Sync) -> v1::Entry {
     v1::Entry {
         key: entry.name,
         size: entry.size,
         time_us: entry.time_us,
         expiry_us: entry.expiry_us,
-        sync: v1::entry::Sync::Local.into(),
+        sync: sync.into(),
     }
 }
 
@@ -26,9 +26,10 @@ pub(super) async fn send(
     shared: &Shared,
     out: &mut Outgoing<'_>,
     (known, mut reader): (Entry, ValueReader),
+    sync: v1::entry::Sync,
 ) -> Result<(), Failure> {
     let size = known.size;
-    let entry = Some(entry(known));
+    let entry = Some(entry(known, sync));
     let inline = match reader.inline() {
         Some(value) => Some(value.to_vec()),
         None if size <= INLINE_MAX as u64 => Some(shared.call(|| read_all(&mut reader)).await?),

@@ -80,7 +80,7 @@ async fn answer(shared: &Shared, store: &Store, out: &mut Outgoing<'_>, key: &st
     let Some(found) = shared.call(|| store.read(key)).await? else {
         return Ok(false);
     };
-    value::send(shared, out, found).await?;
+    value::send(shared, out, found, v1::entry::Sync::Local).await?;
     out.flush().await?;
     Ok(true)
 }
@@ -95,7 +95,7 @@ fn place(store: &Store, after: &[u8]) -> Result<Position, Failure> {
 fn encode(change: Change) -> v1::Change {
     v1::Change {
         removed: change.removed,
-        entry: Some(value::entry(change.entry)),
+        entry: Some(value::entry(change.entry, v1::entry::Sync::Local)),
         position: change.position.to_bytes(),
     }
 }

@@ -148,6 +148,14 @@ impl Store {
         count.map_err(|fault| self.failed(fault))
     }
 
+    /// Whether a peer has said that it holds an entry as it is here.
+    #[must_use]
+    pub fn is_held(&self, name: &str, peer: StoreId) -> bool {
+        let row = self.shared.read_index(|index| index.record(index.account.keys.record_id(name)));
+        let seq = row.ok().flatten().and_then(|row| RecordRow::decode(&row)).map(|row| row.seq);
+        seq.is_some_and(|seq| seq <= self.peer(peer).acknowledged)
+    }
+
     /// The peer that holds most of this store's log, where there is one.
     #[must_use]
     pub fn last_peer(&self) -> Option<StoreId> {

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kvass_proto::v1::entry::Sync;
 use kvass_proto::v1::{self, link};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -17,7 +18,7 @@ use super::channel::{ChannelError, Initiator};
 use super::grpc::{self, sync_client};
 use super::session::{self, Ended, Link, Progress, SessionError, Side};
 use crate::clock::now_us;
-use crate::store::{Seq, Store};
+use crate::store::{Seq, Store, StoreId};
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -200,8 +201,7 @@ impl Remote {
             return None;
         }
         let (state, progress) = (self.state.borrow().clone(), *self.progress.borrow());
-        let peer = progress.peer.or_else(|| self.store.last_peer());
-        let pending = peer.map_or_else(|| self.store.head().0, |peer| self.store.pending(peer).unwrap_or(0));
+        let pending = self.peer().map_or_else(|| self.store.head().0, |peer| self.store.pending(peer).unwrap_or(0));
         Some(v1::Link {
             state: state.state.into(),
             since_us: state.since_us,
@@ -212,7 +212,23 @@ impl Remote {
         })
     }
 
-    /// Sets the remote and looks whether it answers, which takes some seconds at most.
+    /// Whether the remote holds an entry as it is here. Blocks.
+    #[must_use]
+    pub fn sync_of(&self, name: &str) -> Sync {
+        if self.url().is_empty() {
+            return Sync::Local;
+        }
+        match self.peer().is_some_and(|peer| self.store.is_held(name, peer)) {
+            true => Sync::Synced,
+            false => Sync::Pending,
+        }
+    }
+
+    fn peer(&self) -> Option<StoreId> {
+        self.progress.borrow().peer.or_else(|| self.store.last_peer())
+    }
+
+    /// Looks whether a remote answers, which takes some seconds at most.
     pub async fn probe(&self, url: &str) -> Result<(), RemoteError> {
         open(&self.store, url).await.map(drop)
     }
