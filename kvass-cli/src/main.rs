@@ -12,6 +12,7 @@ mod error;
 mod json;
 mod output;
 mod place;
+mod remote;
 mod replace;
 mod start;
 mod stop;
