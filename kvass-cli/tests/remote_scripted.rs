@@ -6,9 +6,9 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{Fake, Installed, Run, error, kvass, on_terminal, run, script};
+use common::{Fake, Installed, Run, entry, error, kvass, on_terminal, run, script};
 use kvass_proto::v1::link::State;
-use kvass_proto::v1::{self, Link, Syncing, error::Code, reply::Reply, request::Command};
+use kvass_proto::v1::{self, Link, Listing, Syncing, error::Code, reply::Reply, request::Command};
 
 const TIME: u64 = 951_782_399_000_001;
 
@@ -172,6 +172,95 @@ fn a_sync_goes_on_with_the_next_daemon() {
     ]);
     fake.kvass(&["sync"]).ok();
     fake.done();
+}
+
+fn status(link: Option<Link>, bind: &str) -> Fake {
+    let remote = if link.is_some() { "http://host:8000" } else { "" };
+    Fake::answering(Reply::Status(v1::Status {
+        remote: remote.into(),
+        link,
+        bind: bind.into(),
+        ..v1::Status::default()
+    }))
+}
+
+#[test]
+fn a_status_says_how_it_stands_with_the_remote() {
+    let shown = |link: Link| {
+        let run = status(Some(link), "").kvass(&["status"]).ok();
+        run.text().split_once("Remote:      http://host:8000\n").unwrap().1.to_owned()
+    };
+    let since = "2000-02-28T23:59:59Z";
+    assert_eq!(
+        shown(Link { pending: 1, skew_us: -1_500_000, refused: 2, ..link(State::Connected, "") }),
+        format!(
+            "Link:        connected since {since}\nNot sent:    1 change\nIts clock:   1.500 s behind\n\
+             Refused:     2 of its records, which did not verify\n"
+        )
+    );
+    let none = "Not sent:    0 changes\n";
+    assert_eq!(shown(link(State::Connecting, "")), format!("Link:        connecting\n{none}"));
+    assert_eq!(shown(link(State::Waiting, "")), format!("Link:        waiting since {since}\n{none}"));
+    assert_eq!(shown(link(State::Waiting, "a\nb")), format!("Link:        waiting since {since}: a b\n{none}"));
+    assert_eq!(shown(link(State::Blocked, "other key")), format!("Link:        blocked: other key\n{none}"));
+    let server = status(None, "0.0.0.0:8000").kvass(&["status"]).ok();
+    assert!(server.text().ends_with("Remote:      none\nServing at:  0.0.0.0:8000\n"), "{}", server.text());
+}
+
+#[test]
+fn clocks_that_are_a_minute_apart_are_warned_about() {
+    let fake = |skew_us| status(Some(Link { skew_us, ..link(State::Connected, "") }), "");
+    fake(59_999_999).kvass(&["status"]).ok();
+    fake(60_000_000).kvass(&["status", "-q"]).ok();
+    let warned = fake(-3_660_000_000).kvass(&["status"]);
+    assert!(warned.written().contains("Its clock:   1 h 1 min behind\n"), "{}", warned.text());
+    assert_eq!(
+        warned.stderr,
+        "kvass: the remote's clock is 1 h 1 min behind, so that an older write may win: set the wrong one\n"
+    );
+}
+
+#[test]
+fn a_status_has_fields_for_the_link() {
+    let object = |link: Option<Link>, bind: &str| -> serde_json::Value {
+        serde_json::from_str(status(link, bind).kvass(&["status", "--json"]).ok().text()).unwrap()
+    };
+    let waiting = Link { pending: 4, skew_us: -5, refused: 6, ..link(State::Waiting, "refused") };
+    let shown = object(Some(waiting), "");
+    let fields = ["remote", "link", "since", "error", "pending", "skew_us", "refused"].map(|name| shown[name].clone());
+    let expected =
+        serde_json::json!(["http://host:8000", "waiting", "2000-02-28T23:59:59.000001Z", "refused", 4, -5, 6]);
+    assert_eq!(serde_json::Value::from(fields.to_vec()), expected);
+    assert_eq!(shown.get("bind"), None);
+    let shown = object(Some(link(State::Connected, "")), "");
+    assert_eq!(
+        (&shown["link"], shown["error"].is_null(), shown["skew_us"].is_null()),
+        (&"connected".into(), true, true)
+    );
+    let shown = object(None, "[::]:8000");
+    assert!(shown["remote"].is_null() && shown["link"].is_null() && shown.get("since").is_none());
+    assert_eq!(shown["bind"], "[::]:8000");
+}
+
+#[test]
+fn a_doctor_has_a_mend_for_a_remote_that_does_not_answer() {
+    let answer = |reply: Reply| script(move |peer| _ = peer.greet().reply(reply));
+    let remote = |link: Link| {
+        let status = v1::Status { remote: "http://host:8000".into(), link: Some(link), ..v1::Status::default() };
+        let fake = Fake::new(vec![
+            answer(Reply::Status(status)),
+            answer(Reply::Checked(v1::Checked::default())),
+            script(|peer| _ = peer.greet().reply(Reply::Listing(Listing { entries: vec![entry("a", 1)] })).end()),
+        ]);
+        fs::write(fake.directory.path().join("key"), "").unwrap();
+        let run = fake.kvass(&["doctor"]);
+        run.text().lines().find(|line| line.contains(" remote: ")).unwrap().to_owned()
+    };
+    let mend = "mend: kvass config remote http://host:8000";
+    assert_eq!(remote(link(State::Connected, "")), "ok remote: http://host:8000");
+    assert_eq!(remote(link(State::Connecting, "")), "ok remote: http://host:8000");
+    assert_eq!(remote(link(State::Waiting, "")), format!("!! remote: http://host:8000: it does not answer; {mend}"));
+    assert_eq!(remote(link(State::Blocked, "other key")), format!("!! remote: http://host:8000: other key; {mend}"));
 }
 
 #[test]
