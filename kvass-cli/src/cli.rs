@@ -10,7 +10,7 @@ use clap_complete::engine::ArgValueCompleter;
 use kvass_proto::key::{self, KeyError};
 
 use crate::commands::completions::keys;
-use crate::time;
+use crate::{remote, time};
 
 /// A personal key-value store
 ///
@@ -40,10 +40,12 @@ pub(crate) enum Command {
     Rm(Rm),
     Watch(Watch),
     Wait(Wait),
+    Sync(Sync),
     Status(Status),
-    /// Show or change the key and the process id
+    /// Show or change the key, the process id and the remote
     #[command(subcommand)]
     Config(Config),
+    Serve(Serve),
     /// Start, stop or restart the daemon by hand
     ///
     /// Any command starts the daemon where none runs.
@@ -185,7 +187,20 @@ pub(crate) struct Wait {
     pub(crate) timeout: Option<Duration>,
 }
 
-/// Show what the daemon knows about itself
+/// Wait until this store and the remote hold the same
+///
+/// Returns once every change here is durable at the remote, and every change there is here.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  kvass sync --timeout 10s && poweroff")]
+pub(crate) struct Sync {
+    /// Give up after this time, with exit code 4
+    #[arg(long, value_name = "TIME", value_parser = time::duration, allow_hyphen_values = true)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Show what the daemon knows about itself, and how it stands with the remote
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     /// One object
@@ -216,6 +231,32 @@ pub(crate) enum Config {
         #[arg(value_name = "N", value_parser = pid, allow_negative_numbers = true)]
         pid: Option<u32>,
     },
+    /// Show or set the remote, with which this store keeps in step
+    ///
+    /// Looks whether it answers, and sets it even where it does not.
+    #[command(after_help = "\
+Examples:
+  kvass config remote yourserver:8000
+  kvass config remote 'http://[2001:db8::1]:8000'
+  kvass config remote ''    none: this store is on its own")]
+    Remote {
+        /// host, host:port, http://… or https://…; no port means 80, or 443 with https; '' means none
+        #[arg(value_name = "HOST", value_parser = remote::parse, value_hint = ValueHint::Hostname)]
+        remote: Option<String>,
+    },
+}
+
+/// Run the daemon in the foreground, and accept other devices
+///
+/// Becomes kvassd --server. Devices that hold the same encryption key name this machine with 'kvass config remote'.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  kvass serve --bind 0.0.0.0:8000")]
+pub(crate) struct Serve {
+    /// Where to accept devices: an address and a port
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) bind: Option<OsString>,
 }
 
 /// The daemon by hand.

@@ -211,7 +211,12 @@ impl Client {
 fn is_question(command: &Command) -> bool {
     !matches!(
         command,
-        Command::Set(_) | Command::Remove(_) | Command::SetKey(_) | Command::SetPid(_) | Command::Stop(_)
+        Command::Set(_)
+            | Command::Remove(_)
+            | Command::SetKey(_)
+            | Command::SetPid(_)
+            | Command::SetRemote(_)
+            | Command::Stop(_)
     )
 }
 

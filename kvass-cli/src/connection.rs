@@ -33,6 +33,7 @@ pub(crate) struct Connection {
     first: Option<First>,
 }
 
+#[allow(clippy::large_enum_variant, reason = "one exists at a time, and it is moved twice at most")]
 enum First {
     Reply(reply::Reply),
     Data,
@@ -52,6 +53,7 @@ enum Waiting {
 
 /// One frame of an answer.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one exists at a time, and it is moved twice at most")]
 pub(crate) enum Part<'a> {
     /// A message.
     Reply(reply::Reply),

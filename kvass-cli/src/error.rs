@@ -18,7 +18,7 @@ pub(crate) enum Error {
     Input(Complaint),
     /// The daemon could not be reached, or something failed.
     Failed(Complaint),
-    /// It was not seen in the time allowed.
+    /// It was not synced, or not seen, in the time allowed.
     Late(Complaint),
     /// The connection ended without an answer; the request may have been carried out where `stored`.
     Lost {
@@ -94,6 +94,7 @@ impl Error {
             Self::Daemon(error) => match error.code() {
                 Code::NoSuchKey => 1,
                 Code::BadInput | Code::TooLarge | Code::Blind => 2,
+                Code::NoRemote => 4,
                 _ => 3,
             },
         }
@@ -125,6 +126,9 @@ impl Error {
             Self::Lost { .. } => "try again; `kvass doctor` looks into it".into(),
             Self::Daemon(error) if error.hint.is_empty() && error.code() == Code::UnknownRequest => {
                 "kvassd is older than this kvass: `kvass daemon restart`".into()
+            }
+            Self::Daemon(error) if error.hint.is_empty() && error.code() == Code::NoRemote => {
+                "name one: kvass config remote HOST".into()
             }
             Self::Daemon(error) => one_line(&error.hint),
             Self::Silent(_) | Self::NoSuchKey(_) => String::new(),
@@ -173,6 +177,7 @@ mod tests {
             (Code::Stopping, 3),
             (Code::CannotOpen, 3),
             (Code::UnknownRequest, 3),
+            (Code::NoRemote, 4),
         ];
         for (code, exit) in codes {
             assert_eq!(daemon(code).exit(), exit, "{code:?}");

@@ -36,6 +36,13 @@ impl Object {
         self
     }
 
+    /// A number with a sign, or null where there is none.
+    pub(crate) fn number_or_null(mut self, name: &str, value: Option<i64>) -> Self {
+        self.name(name);
+        self.0.push_str(&value.map_or_else(|| "null".into(), |value| value.to_string()));
+        self
+    }
+
     pub(crate) fn truth(mut self, name: &str, value: bool) -> Self {
         self.name(name);
         self.0.push_str(if value { "true" } else { "false" });

@@ -15,6 +15,7 @@ mod error;
 mod json;
 mod output;
 mod place;
+mod remote;
 mod replace;
 mod start;
 mod stop;

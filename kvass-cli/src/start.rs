@@ -29,10 +29,7 @@ pub(crate) struct Started {
 impl Started {
     /// Starts kvassd for `place` on demand.
     pub(crate) fn new(place: &Place) -> Result<Self, Error> {
-        let mut arguments = vec!["--db".into(), place.directory.clone().into_os_string()];
-        if place.socket_named {
-            arguments.extend(["--socket".into(), place.socket.clone().into_os_string()]);
-        }
+        let mut arguments = naming(place);
         arguments.push("--on-demand".into());
         Self::with(&find()?, &arguments)
     }
@@ -87,6 +84,15 @@ impl Started {
         }
         String::from_utf8_lossy(&bytes).into_owned()
     }
+}
+
+/// The arguments that tell kvassd which store is meant.
+pub(crate) fn naming(place: &Place) -> Vec<OsString> {
+    let mut arguments = vec!["--db".into(), place.directory.clone().into_os_string()];
+    if place.socket_named {
+        arguments.extend(["--socket".into(), place.socket.clone().into_os_string()]);
+    }
+    arguments
 }
 
 fn without_name(line: &str) -> &str {

@@ -1,4 +1,4 @@
-//! Asking on the terminal, with and without echo.
+//! Asking on the terminal, with and without echo, and showing there how far something is.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
@@ -100,6 +100,35 @@ pub(crate) fn confirm(question: &str) -> Result<bool, Error> {
         let _ = stderr.write_all(b"\n");
     }
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
+/// One line on standard error, where that is a terminal, that is written anew as things go on; gone once dropped.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    shown: String,
+    shows: bool,
+}
+
+impl Progress {
+    pub(crate) fn new(quiet: bool) -> Self {
+        Self { shown: String::new(), shows: !quiet && io::stderr().is_terminal() }
+    }
+
+    /// Shows `text`, which has to be short: a line that wraps could not be written anew.
+    pub(crate) fn show(&mut self, text: String) {
+        if self.shows && self.shown != text {
+            let _ = write!(io::stderr(), "\r{text}\x1b[K");
+            self.shown = text;
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if !self.shown.is_empty() {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
 }
 
 /// Whether a person can be asked.

@@ -116,6 +116,14 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     (year, month, day_of_year - (153 * shifted + 2) / 5 + 1)
 }
 
+/// A duration in words: whole seconds, as `10 s`, or milliseconds.
+pub(crate) fn words(duration: Duration) -> String {
+    match duration.subsec_millis() {
+        0 => format!("{} s", duration.as_secs()),
+        _ => format!("{} ms", duration.as_millis()),
+    }
+}
+
 /// Reads a duration: `500ms`, `10s`, `5m`, `1h`, `2d`, or a number of seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("'{text}' is no duration: write it as 500ms, 10s, 5m, 1h or 2d");
@@ -184,6 +192,12 @@ mod tests {
         for text in wrong {
             assert_eq!(parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_duration_in_words_is_exact() {
+        let shown = |text| words(duration(text).unwrap());
+        assert_eq!((shown("10s"), shown("5m"), shown("1500ms")), ("10 s".into(), "300 s".into(), "1500 ms".into()));
     }
 
     #[test]

@@ -4,11 +4,11 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
-use common::{Fake, Run, entry, error, inline, kvass, run, run_with, script, stored, streamed};
+use common::{Fake, Run, entry, error, inline, kvass, on_terminal, run, run_with, script, stored, streamed};
 use kvass_proto::v1::list::Detail;
 use kvass_proto::v1::stored::Outcome;
 use kvass_proto::v1::{self, Change, Listing, Position, error::Code, reply::Reply, request::Command};
@@ -536,27 +536,6 @@ fn a_doctor_has_a_line_for_each_check() {
     let missing = format!("!! key: {}: No such file or directory; mend:", path.join("key").display());
     let found = fake.kvass(&["doctor"]);
     assert!(found.text().contains(&missing), "{}", found.text());
-}
-
-/// Runs the program on a terminal, types `typed` once `prompt` shows, and returns what the terminal shows.
-fn on_terminal(fake: &Fake, arguments: &[&str], prompt: &str, typed: &str) -> (String, i32) {
-    let pty = nix::pty::openpty(None, None).unwrap();
-    let end = || Stdio::from(pty.slave.try_clone().unwrap());
-    let mut command = kvass(fake.directory.path());
-    let mut child = command.args(arguments).stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-    drop(command);
-    drop(pty.slave);
-    let mut master = fs::File::from(pty.master);
-    let (mut shown, mut byte, mut typed) = (Vec::new(), [0], Some(typed));
-    while let Ok(1) = master.read(&mut byte) {
-        shown.push(byte[0]);
-        if String::from_utf8_lossy(&shown).ends_with(prompt)
-            && let Some(typed) = typed.take()
-        {
-            master.write_all(typed.as_bytes()).unwrap();
-        }
-    }
-    (String::from_utf8_lossy(&shown).into_owned(), child.wait().unwrap().code().unwrap())
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn help_and_version_go_to_standard_output() {
     assert!(bare(&["--help"]).ok().text().contains("Usage: kvass"));
     assert!(bare(&["help", "set"]).ok().text().contains("kvass set answer -42"));
     assert_eq!(bare(&["--version"]).ok().text(), format!("kvass {}\n", env!("CARGO_PKG_VERSION")));
-    for command in ["set", "get", "run", "rm", "wait"] {
+    for command in ["set", "get", "run", "rm", "wait", "sync", "serve"] {
         assert!(bare(&[command, "-h"]).ok().text().contains("Example"), "{command}");
     }
 }
@@ -51,7 +51,7 @@ fn errors_of_usage_are_one_sentence_and_a_hint() {
     bare(&["get", "a", "b"]).fails(2, "kvass: unexpected argument 'b' found\nhint: kvass help get\n");
     bare(&["frobnicate"])
         .fails(2, "kvass: no such command: frobnicate\nhint: kvass without a command shows what there is\n");
-    bare(&["config"]).fails(2, "kvass: config needs one of: show, key, pid\nhint: kvass help config\n");
+    bare(&["config"]).fails(2, "kvass: config needs one of: show, key, pid, remote\nhint: kvass help config\n");
     bare(&["get", ""]).fails(2, "kvass: a key cannot be empty\nhint: kvass help get\n");
     bare(&["rm", "a", "b\tc"])
         .fails(2, "kvass: a key cannot hold control characters: U+0009 at byte 1\nhint: kvass help rm\n");

@@ -15,8 +15,11 @@ kvass - a personal key-value store
   kvass run -e VAR=KEY -- CMD
                              run CMD with values in its environment
 
+  kvass sync                 wait until this store and the remote hold the same
   kvass status               what the daemon knows about itself
-  kvass config show|key|pid  the encryption key and the process id
+  kvass config show|key|pid|remote
+                             the encryption key, the process id, the remote
+  kvass serve [--bind ADDR]  be the remote of other devices
   kvass daemon start|stop|restart
   kvass export|import [FILE] all entries as text
   kvass doctor               check everything, and say what would mend it

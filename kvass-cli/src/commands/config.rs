@@ -1,4 +1,4 @@
-//! `kvass config`: the encryption key and the process id.
+//! `kvass config`: the encryption key, the process id and the remote.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
@@ -9,7 +9,7 @@ use kvass_proto::v1::{self, reply::Reply, request::Command};
 use crate::cli;
 use crate::client::Client;
 use crate::connection::unexpected;
-use crate::error::Error;
+use crate::error::{Error, one_line};
 use crate::output::Output;
 use crate::terminal;
 
@@ -27,6 +27,11 @@ pub(crate) fn run(client: &mut Client, arguments: cli::Config) -> Result<(), Err
             print(&format!("{}\n", config.pid))
         }
         cli::Config::Pid { pid: Some(pid) } => ask(client, Command::SetPid(v1::SetPid { pid })).map(drop),
+        cli::Config::Remote { remote: None } => {
+            let config = ask(client, Command::Config(v1::ConfigQuery {}))?;
+            print(&format!("{}\n", or_none(&config.remote)))
+        }
+        cli::Config::Remote { remote: Some(remote) } => set_remote(client, remote),
         cli::Config::Key { new: true, .. } => set_key(client, Vec::new()),
         cli::Config::Key { key, .. } => {
             let key = parse(&read_key(client, key)?)?;
@@ -68,6 +73,19 @@ fn or_none(text: &str) -> &str {
 fn set_key(client: &mut Client, key: Vec<u8>) -> Result<(), Error> {
     let config = ask(client, Command::SetKey(v1::SetKey { key }))?;
     print(&format!("Set an encryption key.\nFingerprint: {}\n", config.fingerprint))
+}
+
+/// Sets the remote. One that does not answer is no failure: it is set, and tried again.
+fn set_remote(client: &mut Client, remote: String) -> Result<(), Error> {
+    let reply = client.ask(Command::SetRemote(v1::SetRemote { remote }))?;
+    let Reply::RemoteSet(set) = reply else { return Err(unexpected()) };
+    if !set.found.is_empty() {
+        print(&format!("{}\n", one_line(&set.found)))?;
+    }
+    if !set.hint.is_empty() {
+        client.note(&one_line(&set.hint));
+    }
+    Ok(())
 }
 
 /// The text of a key from the argument, standard input, or a prompt.

@@ -7,6 +7,7 @@ use std::process::{Command as Program, Stdio};
 
 use kvass_proto::line::one_line;
 use kvass_proto::paths;
+use kvass_proto::v1::link::State;
 use kvass_proto::v1::list::Detail;
 use kvass_proto::v1::{self, Greeting, reply::Reply, request::Command};
 use nix::unistd::geteuid;
@@ -14,7 +15,7 @@ use nix::unistd::geteuid;
 use crate::cli::Doctor;
 use crate::client::Client;
 use crate::connection::{Part, unexpected};
-use crate::error::Error;
+use crate::error::{Error, one_line};
 use crate::output::Output;
 use crate::{start, stop, time, version};
 
@@ -134,8 +135,20 @@ fn daemon(client: &mut Client, checks: &mut Checks) -> Result<(), Error> {
     let Reply::Status(status) = connection.reply()? else { return Err(unexpected()) };
     store(client, checks)?;
     clock(client, checks)?;
+    remote(&status, checks)
+}
+
+fn remote(status: &v1::Status, checks: &mut Checks) -> Result<(), Error> {
     let remote = if status.remote.is_empty() { "none" } else { &status.remote };
-    checks.ok("remote", remote)
+    let link = status.link.as_ref().filter(|link| matches!(link.state(), State::Waiting | State::Blocked));
+    match link {
+        None => checks.ok("remote", remote),
+        Some(link) => {
+            let problem = if link.error.is_empty() { "it does not answer".into() } else { one_line(&link.error) };
+            // Setting it probes it, and says more.
+            checks.finding("remote", &format!("{remote}: {problem}"), &format!("kvass config remote {remote}"))
+        }
+    }
 }
 
 /// A daemon that does not start is a finding; only the store's damage is mended by a repair.

@@ -13,8 +13,10 @@ mod ls;
 mod man;
 mod rm;
 mod run;
+mod serve;
 mod set;
 mod status;
+mod sync;
 mod wait;
 mod watch;
 
@@ -46,8 +48,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), Error> {
         Command::Rm(arguments) => rm::run(&mut client, arguments),
         Command::Watch(arguments) => watch::run(&mut client, arguments),
         Command::Wait(arguments) => wait::run(&mut client, arguments),
+        Command::Sync(arguments) => sync::run(&mut client, &arguments),
         Command::Status(arguments) => status::run(&mut client, &arguments),
         Command::Config(arguments) => config::run(&mut client, arguments),
+        Command::Serve(arguments) => serve::run(&client.place, arguments),
         Command::Daemon(arguments) => daemon::run(&mut client, &arguments),
         Command::Run(arguments) => run::run(&mut client, arguments),
         Command::Export(arguments) => export::run(&mut client, arguments),

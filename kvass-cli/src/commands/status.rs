@@ -1,14 +1,17 @@
-//! `kvass status`: what the daemon knows about itself.
+//! `kvass status`: what the daemon knows about itself, and how it stands with the remote.
 
-use kvass_proto::v1::{self, Status, reply::Reply, request::Command};
+use kvass_proto::v1::{self, Link, Status, link::State, reply::Reply, request::Command};
 
 use crate::cli;
 use crate::client::Client;
 use crate::connection::unexpected;
-use crate::error::Error;
+use crate::error::{Error, one_line};
 use crate::json::Object;
 use crate::output::Output;
 use crate::time;
+
+/// How far two clocks may be apart before that is worth a warning, in microseconds.
+const SKEW_US: u64 = 60_000_000;
 
 pub(crate) fn run(client: &mut Client, arguments: &cli::Status) -> Result<(), Error> {
     let Reply::Status(status) = client.ask(Command::Status(v1::StatusQuery {}))? else { return Err(unexpected()) };
@@ -18,13 +21,19 @@ pub(crate) fn run(client: &mut Client, arguments: &cli::Status) -> Result<(), Er
     } else {
         output.write(text(&status).as_bytes())?;
     }
-    output.finish()
+    output.finish()?;
+    if let Some(link) = status.link.filter(|link| link.skew_us.unsigned_abs() >= SKEW_US) {
+        // The later of two writes wins, by the clocks of those who wrote.
+        let skew = skew(link.skew_us);
+        client.note(&format!("the remote's clock is {skew}, so that an older write may win: set the wrong one"));
+    }
+    Ok(())
 }
 
 fn text(status: &Status) -> String {
     let remote = if status.remote.is_empty() { "none" } else { &status.remote };
     let verified = if status.verified { "all records since the start" } else { "not yet" };
-    let lines = [
+    let mut lines = vec![
         ("Daemon", format!("kvassd {} (process {})", status.version, status.process)),
         ("Since", time::seconds(status.started_us)),
         ("Directory", status.directory.clone()),
@@ -35,11 +44,55 @@ fn text(status: &Status) -> String {
         ("Fingerprint", status.fingerprint.clone()),
         ("Remote", remote.into()),
     ];
+    if let Some(link) = &status.link {
+        lines.extend(link_lines(link));
+    }
+    if !status.bind.is_empty() {
+        lines.push(("Serving at", status.bind.clone()));
+    }
     lines.iter().map(|(name, value)| format!("{:<13}{value}\n", format!("{name}:"))).collect()
 }
 
+fn link_lines(link: &Link) -> Vec<(&'static str, String)> {
+    let mut lines = vec![("Link", state(link)), ("Not sent", changes(link.pending))];
+    if link.skew_us != 0 {
+        lines.push(("Its clock", skew(link.skew_us)));
+    }
+    if link.refused != 0 {
+        lines.push(("Refused", format!("{} of its records, which did not verify", link.refused)));
+    }
+    lines
+}
+
+fn state(link: &Link) -> String {
+    let since = time::seconds(link.since_us);
+    let state = match link.state() {
+        State::Connecting => "connecting".into(),
+        State::Connected => return format!("connected since {since}"),
+        State::Waiting => format!("waiting since {since}"),
+        State::Blocked => "blocked".into(),
+    };
+    if link.error.is_empty() { state } else { format!("{state}: {}", one_line(&link.error)) }
+}
+
+fn changes(count: u64) -> String {
+    if count == 1 { "1 change".into() } else { format!("{count} changes") }
+}
+
+/// By how much a clock goes wrong: to the millisecond, from a minute on to the second.
+fn skew(skew_us: i64) -> String {
+    let amount = skew_us.unsigned_abs();
+    let seconds = amount / 1_000_000;
+    let amount = match seconds {
+        0..60 => format!("{seconds}.{:03} s", amount / 1_000 % 1_000),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3_600.. => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+    };
+    format!("{amount} {}", if skew_us < 0 { "behind" } else { "ahead" })
+}
+
 fn json(status: &Status) -> String {
-    Object::new()
+    let object = Object::new()
         .text("version", &status.version)
         .number("process", status.process.into())
         .text("started", &time::microseconds(status.started_us))
@@ -49,6 +102,44 @@ fn json(status: &Status) -> String {
         .number("disk_bytes", status.disk_bytes)
         .truth("verified", status.verified)
         .text("fingerprint", &status.fingerprint)
-        .text_or_null("remote", &status.remote)
-        .end()
+        .text_or_null("remote", &status.remote);
+    let object = match &status.link {
+        Some(link) => link_fields(object, link),
+        None => object.text_or_null("link", ""),
+    };
+    if status.bind.is_empty() { object.end() } else { object.text("bind", &status.bind).end() }
+}
+
+/// The fields of a link, which are absent where there is none.
+fn link_fields(object: Object, link: &Link) -> Object {
+    object
+        .text("link", word(link.state()))
+        .text("since", &time::microseconds(link.since_us))
+        .text_or_null("error", &link.error)
+        .number("pending", link.pending)
+        .number_or_null("skew_us", Some(link.skew_us).filter(|skew| *skew != 0))
+        .number("refused", link.refused)
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Connecting => "connecting",
+        State::Connected => "connected",
+        State::Waiting => "waiting",
+        State::Blocked => "blocked",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_skew_has_a_direction_and_a_fitting_unit() {
+        assert_eq!(skew(-1_999), "0.001 s behind");
+        assert_eq!(skew(59_999_999), "59.999 s ahead");
+        assert_eq!(skew(60_000_000), "1 min 0 s ahead");
+        assert_eq!(skew(-7_384_000_000), "2 h 3 min behind");
+        assert!(skew(i64::MIN).ends_with("behind"));
+    }
 }

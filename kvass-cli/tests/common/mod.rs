@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub, reason = "each test program uses some of it")]
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -81,6 +81,27 @@ pub fn run_with(command: &mut Command, input: &[u8]) -> Run {
     let output = child.wait_with_output().unwrap();
     feeder.join().unwrap();
     Run::of(output)
+}
+
+/// Runs the program on a terminal, types `typed` once `prompt` shows, and returns what the terminal shows.
+pub fn on_terminal(fake: &Fake, arguments: &[&str], prompt: &str, typed: &str) -> (String, i32) {
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let end = || Stdio::from(pty.slave.try_clone().unwrap());
+    let mut command = kvass(fake.directory.path());
+    let mut child = command.args(arguments).stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+    drop(command);
+    drop(pty.slave);
+    let mut master = fs::File::from(pty.master);
+    let (mut shown, mut byte, mut typed) = (Vec::new(), [0], Some(typed));
+    while let Ok(1) = master.read(&mut byte) {
+        shown.push(byte[0]);
+        if String::from_utf8_lossy(&shown).ends_with(prompt)
+            && let Some(typed) = typed.take()
+        {
+            master.write_all(typed.as_bytes()).unwrap();
+        }
+    }
+    (String::from_utf8_lossy(&shown).into_owned(), child.wait().unwrap().code().unwrap())
 }
 
 /// Waits until a condition holds.
