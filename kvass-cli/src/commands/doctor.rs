@@ -97,11 +97,11 @@ fn owner_mend(path: &Path) -> String {
 }
 
 fn key_file(client: &Client, checks: &mut Checks) -> Result<(), Error> {
-    private_file("key", &client.place.directory.join("key"), checks)
+    private_file("key", &client.place.directory.join(paths::KEY), checks)
 }
 
 fn log_file(client: &Client, checks: &mut Checks) -> Result<(), Error> {
-    let path = client.place.directory.join("kvassd.log");
+    let path = client.place.directory.join(paths::LOG);
     if path.exists() { private_file("log", &path, checks) } else { checks.ok("log", "none yet") }
 }
 
