@@ -73,7 +73,7 @@ impl Place {
 
     /// The lock file, whose first line is the process id of the daemon that holds it.
     pub(crate) fn lock(&self) -> PathBuf {
-        self.directory.join("lock")
+        self.directory.join(paths::LOCK)
     }
 
     /// The process id that the lock file names.

@@ -7,12 +7,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use kvass_proto::paths::LOG;
 use nix::fcntl::OFlag;
 use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
-
-/// The name of the log in the data directory.
-pub const LOG: &str = "kvassd.log";
 
 /// The name that the log takes when it is half of what is kept.
 pub const OLD: &str = "kvassd.log.old";

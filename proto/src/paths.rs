@@ -1,9 +1,21 @@
-//! Where a data directory and its socket are. Both programs must agree, so the rules stand here once.
+//! Where a data directory is, and what both programs look for in it. Both must agree, so the rules stand here once.
 
 use std::path::{Path, PathBuf};
 
 /// The name of the socket in the data directory.
 pub const SOCKET: &str = "kvassd.sock";
+
+/// The name of the lock file, which the daemon holds by `flock`; its first line is the holder's process id.
+pub const LOCK: &str = "lock";
+
+/// The name of the log of a daemon that a client started.
+pub const LOG: &str = "kvassd.log";
+
+/// The name of the key file; it exists exactly where a store was once made.
+pub const KEY: &str = "key";
+
+/// The name of the store's directory.
+pub const STORE: &str = "store";
 
 /// The longest path, in bytes, that a Unix socket can have.
 pub const SOCKET_PATH_MAX: usize = if cfg!(target_os = "macos") { 103 } else { 107 };
@@ -24,7 +36,7 @@ pub fn socket(directory: &Path) -> PathBuf {
 /// Whether a data directory holds a store, or once did: its key or its index is there.
 #[must_use]
 pub fn holds_store(directory: &Path) -> bool {
-    directory.join("key").exists() || directory.join("store").exists()
+    directory.join(KEY).exists() || directory.join(STORE).exists()
 }
 
 /// The other default place that holds a store, where `directory` is a default place and holds none.

@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
 use std::os::unix::ffi::OsStrExt;
 
+use kvass_proto::line::one_line;
 use kvass_proto::v1::{self, reply::Reply, request::Command};
 
 use crate::cli;
 use crate::client::Client;
 use crate::connection::unexpected;
-use crate::error::{Error, one_line};
+use crate::error::Error;
 use crate::output::Output;
 use crate::terminal;
 

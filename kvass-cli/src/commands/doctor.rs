@@ -15,7 +15,7 @@ use nix::unistd::geteuid;
 use crate::cli::Doctor;
 use crate::client::Client;
 use crate::connection::{Part, unexpected};
-use crate::error::{Error, one_line};
+use crate::error::Error;
 use crate::output::Output;
 use crate::{start, stop, time, version};
 
@@ -98,11 +98,11 @@ fn owner_mend(path: &Path) -> String {
 }
 
 fn key_file(client: &Client, checks: &mut Checks) -> Result<(), Error> {
-    private_file("key", &client.place.directory.join("key"), checks)
+    private_file("key", &client.place.directory.join(paths::KEY), checks)
 }
 
 fn log_file(client: &Client, checks: &mut Checks) -> Result<(), Error> {
-    let path = client.place.directory.join("kvassd.log");
+    let path = client.place.directory.join(paths::LOG);
     if path.exists() { private_file("log", &path, checks) } else { checks.ok("log", "none yet") }
 }
 

@@ -1,11 +1,12 @@
 //! `kvass status`: what the daemon knows about itself, and how it stands with the remote.
 
+use kvass_proto::line::one_line;
 use kvass_proto::v1::{self, Link, Status, link::State, reply::Reply, request::Command};
 
 use crate::cli;
 use crate::client::Client;
 use crate::connection::unexpected;
-use crate::error::{Error, one_line};
+use crate::error::Error;
 use crate::json::Object;
 use crate::output::Output;
 use crate::time;

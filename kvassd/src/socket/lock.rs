@@ -7,9 +7,8 @@ use std::io::{self, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use kvass_proto::paths::LOCK;
 use nix::fcntl::OFlag;
-
-const LOCK: &str = "lock";
 
 /// Why a lock can be neither taken nor found taken.
 #[derive(Debug, thiserror::Error)]

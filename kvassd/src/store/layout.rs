@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use kvass_proto::paths;
+
 use crate::keys;
 use crate::record::ValueHash;
 
@@ -25,7 +27,7 @@ impl Layout {
 
     /// The encryption key; it exists exactly when a store was once made here.
     pub(crate) fn key(&self) -> PathBuf {
-        self.root.join("key")
+        self.root.join(paths::KEY)
     }
 
     /// The key of a store that is being made.
@@ -35,7 +37,7 @@ impl Layout {
 
     /// The store in force.
     pub(crate) fn store(&self) -> StorePaths {
-        StorePaths(self.root.join("store"))
+        StorePaths(self.root.join(paths::STORE))
     }
 
     /// A store that is being made, and may be thrown away.

@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use kvass_proto::paths;
 use kvass_proto::v1::Header;
 use prost::Message;
 
@@ -285,11 +286,11 @@ fn move_aside(layout: &Layout, kept: &Kept) -> io::Result<PathBuf> {
     };
     layout::make_directory(&aside)?;
     layout::make_directory(&aside.join("blobs"))?;
-    fs::copy(layout.key(), aside.join("key"))?;
+    fs::copy(layout.key(), aside.join(paths::KEY))?;
     fs::rename(layout.store_new().0, layout.store_next().0)?;
     layout::sync_directory(layout.root())?;
     if layout.store().0.exists() {
-        fs::rename(layout.store().0, aside.join("store"))?;
+        fs::rename(layout.store().0, aside.join(paths::STORE))?;
         layout::sync_directory(layout.root())?;
     }
     fs::rename(layout.store_next().0, layout.store().0)?;
