@@ -284,6 +284,17 @@ fn a_value_goes_on_where_a_session_broke_off_and_lies_are_not_kept() {
 }
 
 #[test]
+fn the_value_of_an_older_version_is_not_asked_for() {
+    let (a, b) = (Replica::new(), Replica::new());
+    a.set("x", &[1; 5_000]);
+    b.set("x", &[2; 5_000]);
+    let older = a.store().outgoing(Seq(0), b.store().identity().0, 9).unwrap();
+    let records = older.records.into_iter().map(|(_, record)| record).collect();
+    let merged = b.store().merge(records, a.store().identity().0, older.cursor).unwrap();
+    assert_eq!((merged.stored, merged.lacking), (0, Vec::new()));
+}
+
+#[test]
 fn the_counter_follows_what_was_merged() {
     let (a, b) = (Replica::new(), Replica::new());
     for _ in 0..50 {

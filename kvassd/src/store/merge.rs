@@ -13,7 +13,7 @@ use super::commit::{Committer, Job};
 use super::create;
 use super::index::{self, Fault, Index};
 use super::peers::{self, Cursor, Peer, RunId, StoreId};
-use super::plan::Plan;
+use super::plan::{Merging, Plan};
 use super::row::{self, RecordRow};
 use super::space::Purpose;
 use super::value_reader::blob_length;
@@ -251,14 +251,16 @@ impl Committer {
         let mut plan = Plan::new(index, now_us(), shared.pid(), self.state, self.tally);
         let mut merged = Merged::default();
         for arrival in arrivals {
-            if arrival.clear.has_blob() && !has_blob(&shared.layout, &arrival.clear) {
-                merged.lacking.push(arrival.clear.value_hash);
-            } else if plan.merge(arrival, from.0)? {
-                merged.stored += 1;
+            let hash = arrival.clear.value_hash;
+            match plan.merge(arrival, from.0, |clear| has_blob(&shared.layout, clear))? {
+                Merging::Stored => merged.stored += 1,
+                Merging::Older => {}
+                Merging::Lacking => merged.lacking.push(hash),
             }
         }
         let held = cursor.filter(|_| merged.lacking.is_empty());
         if plan.is_empty() {
+            self.state.counter = plan.state.counter;
             // Merging the same again changes nothing, so the cursor may wait for the next commit.
             held.into_iter().for_each(|held| shared.peers().hold(from, held));
             return Ok(merged);

@@ -172,23 +172,32 @@ impl<'a> Plan<'a> {
         self.put(id, Step { name, old: known.in_index, new, row, sealed_value, blob, via }, known.current);
     }
 
-    /// Adds a record that came from elsewhere where it is greater than what is here; says whether it is.
-    pub(crate) fn merge(&mut self, arrival: Arrival, via: Via) -> Result<bool, WriteError> {
+    /// Adds a record that came from elsewhere where it is greater than what is here, and its value is here too, as
+    /// `has_blob` knows.
+    pub(crate) fn merge(
+        &mut self,
+        arrival: Arrival,
+        via: Via,
+        has_blob: impl FnOnce(&Clear) -> bool,
+    ) -> Result<Merging, WriteError> {
         let Arrival { clear, travelling, name } = arrival;
         let in_index = self.current(clear.id, &name)?;
         let current = self.steps.get(&clear.id).map(|step| step.new).or(in_index);
         let auth = travelling.record.auth;
+        self.state.counter = self.state.counter.max(clear.stamp.counter);
         let is_older = |known: &Version| Record::order((&clear, &auth), (&known.clear, &known.auth)).is_le();
         if current.as_ref().is_some_and(is_older) {
-            return Ok(false);
+            return Ok(Merging::Older);
         }
-        self.state.counter = self.state.counter.max(clear.stamp.counter);
+        if clear.has_blob() && !has_blob(&clear) {
+            return Ok(Merging::Lacking);
+        }
         self.tally.last = Seq(self.tally.last.0 + 1);
         let row = RecordRow { seq: self.tally.last, record: travelling.record };
         let new = Version::new(&row, clear);
         let step = Step { name, old: in_index, new, row, sealed_value: travelling.value, blob: None, via };
         self.put(clear.id, step, current);
-        Ok(true)
+        Ok(Merging::Stored)
     }
 
     /// Adds a step, in place of an earlier one of the entry; `current` is what it replaces.
@@ -220,6 +229,17 @@ impl<'a> Plan<'a> {
         index::write_progress(&mut changes.meta, self.state, self.index.account.keys.account(), self.tally);
         (changes, Planned { state: self.state, tally: self.tally, steps })
     }
+}
+
+/// What becomes of a record that came from elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Merging {
+    /// It is greater than what was here.
+    Stored,
+    /// It is what is here, or what that replaced.
+    Older,
+    /// It is greater, and its value is not here.
+    Lacking,
 }
 
 /// What is so once a commit is durable.

@@ -171,8 +171,10 @@ impl Receiver {
     /// Merges the records that waited for a value.
     async fn have(&mut self, hash: ValueHash) -> Result<(), SessionError> {
         let records = self.forget(hash);
-        if !self.store_records(records, None).await?.is_empty() {
-            return Err(SessionError::Protocol("a value that is not that of its record"));
+        // It may have been swept away as a file that nothing refers to, just before; then it is taken once more.
+        let lacking = self.store_records(records, None).await?;
+        if let Some(part) = self.waiting.front_mut() {
+            part.lacking.extend(lacking);
         }
         self.pass().await
     }
