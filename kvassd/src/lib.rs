@@ -3,8 +3,10 @@
 //! ```text
 //! kvass ── Unix socket ── socket ── local ── store ── files
 //!                           │         │        │
-//!             directory, lock, bind   │     the only place that names sled
-//!                                frames to calls, and errors to texts
+//!             directory, lock, bind   │        │
+//!              frames to calls, errors to texts │ the only place that names sled
+//!                                               │
+//! kvassd ──────── gRPC ─────────── sync ────────┘
 //! ```
 //!
 //! What each part owns, and what it must not do:
@@ -21,7 +23,8 @@
 //! - [`store`]: all rules about keys and values, and all that lies on the disk. Its calls block.
 //! - [`record`], [`stamp`], [`keys`], [`seal`], [`value`]: the bytes of records and values, and their laws. Pure: they
 //!   know no clock, file or runtime.
-//! - [`sync`]: the encrypted channel to a remote, pure too. Nothing calls it yet.
+//! - [`sync`]: sessions with other stores: the encrypted channel, what is said over it, the link to the remote, the
+//!   server for devices. It changes the store only through the store's own commits.
 //!
 //! docs/architecture.md follows a request through these, docs/decisions.md says why they are so.
 
