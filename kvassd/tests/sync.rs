@@ -189,8 +189,17 @@ fn another_key_is_refused_before_anything_is_exchanged() {
     });
     assert_eq!(link.error, set.found);
     assert_eq!((stranger.get("secret"), server.get("x")), (None, None));
-    // The right key mends it, with no restart.
+    // Whoever asks for a sync is not told of the last attempt, but of the next.
+    let mut client = Client::connect(&stranger.path());
+    client.request(Command::Sync(v1::Sync {}));
+    let Reply::Syncing(syncing) = client.reply() else { panic!("no progress") };
+    assert_ne!(syncing.link.unwrap().state(), link::State::Blocked);
+    drop(client);
+    eventually("a link that is blocked again", || (stranger.link().state() == link::State::Blocked).then_some(()));
+    // The right key mends it, with no restart and nobody asking.
     stranger.ask(Command::SetKey(v1::SetKey { key: KEY.to_vec() }));
+    eventually("a link", || (stranger.link().state() == link::State::Connected).then_some(()));
+    assert_eq!(stranger.link().error, "");
     stranger.sync();
     assert_eq!((stranger.get("secret").unwrap(), server.get("x").unwrap()), (b"s".to_vec(), b"1".to_vec()));
 }

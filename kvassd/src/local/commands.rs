@@ -202,6 +202,8 @@ impl Exchange<'_, '_, '_> {
             return Err(Failure::with_hint(Code::NoRemote, "there is no remote", "kvass config remote HOST"));
         }
         let (remote, shown) = (self.remote.clone(), self.remote.clone());
+        // Before the link is shown, so that what is shown is not how an attempt before this one ended.
+        let question = remote.ask();
         let show = async {
             loop {
                 let link = self.shared.call(|| shown.link()).await;
@@ -211,7 +213,7 @@ impl Exchange<'_, '_, '_> {
             }
         };
         tokio::select! {
-            () = remote.synced() => Ok(Reply::Synced(v1::Synced {})),
+            () = remote.synced(question) => Ok(Reply::Synced(v1::Synced {})),
             failed = show => failed,
             () = self.shared.stopping() => Err(stopping()),
             () = self.from.closed() => Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe).into()),

@@ -18,6 +18,7 @@ use super::channel::{ChannelError, Initiator};
 use super::grpc::{self, sync_client};
 use super::session::{self, Ended, Link, Progress, SessionError, Side};
 use crate::clock::now_us;
+use crate::keys::AccountId;
 use crate::store::{Seq, Store, StoreId};
 
 /// How long a connection may take.
@@ -71,6 +72,13 @@ struct State {
     error: String,
 }
 
+impl State {
+    /// Nothing was tried yet.
+    fn beginning() -> Self {
+        Self { state: link::State::Connecting, since_us: now_us(), error: String::new() }
+    }
+}
+
 /// The link to the remote, as others see it; a cheap clone.
 #[derive(Clone)]
 pub struct Remote {
@@ -86,10 +94,9 @@ impl Remote {
     /// The link of a store, which [`Remote::run`] keeps.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        let state = State { state: link::State::Connecting, since_us: now_us(), error: String::new() };
         Self {
             store,
-            state: Arc::new(watch::Sender::new(state)),
+            state: Arc::new(watch::Sender::new(State::beginning())),
             progress: Arc::new(watch::Sender::new(Progress::default())),
             questions: Arc::new(watch::Sender::new(0)),
             hurry: Arc::new(watch::Sender::new(0)),
@@ -116,8 +123,12 @@ impl Remote {
     async fn keep(&self, url: &str, stop: &CancellationToken) {
         let mut backoff = Backoff::new();
         let (mut hurry, mut commits) = (self.hurry.subscribe(), self.store.commits());
+        // What was learnt of another remote is not so of this one.
+        self.state.send_replace(State::beginning());
+        self.progress.send_replace(Progress::default());
         loop {
             self.enter(link::State::Connecting, None);
+            let (_, account) = self.store.identity();
             let ended = self.session(url, stop).await;
             let is_permanent = ended.as_ref().is_err_and(RemoteError::is_permanent);
             if self.progress.send_replace(Progress::default()).peer.is_some() {
@@ -139,7 +150,19 @@ impl Remote {
                 () = tokio::time::sleep(pause), if !is_permanent => {}
                 // A change that has to go out, or somebody who waits; not more often than once a second.
                 _ = async { tokio::time::sleep(Duration::from_secs(1)).await; commits.changed().await }, if !is_permanent => {}
+                // Another key may be the one that the remote has.
+                () = self.key_changed(account) => backoff.reset(),
                 _ = hurry.changed() => {}
+            }
+        }
+    }
+
+    async fn key_changed(&self, from: AccountId) {
+        let mut commits = self.store.commits();
+        while self.store.identity().1 == from {
+            if commits.changed().await.is_err() {
+                // The store is being closed.
+                std::future::pending::<()>().await;
             }
         }
     }
@@ -233,11 +256,20 @@ impl Remote {
         open(&self.store, url).await.map(drop)
     }
 
-    /// Waits until all that is here now is at the remote, and all that is there now is here.
-    pub async fn synced(&self) {
+    /// Ends a wait between attempts, also where the last one says that all others must fail: something may have been
+    /// mended. Returns what [`Remote::synced`] waits for.
+    #[must_use]
+    pub fn ask(&self) -> u64 {
+        if self.state.borrow().state == link::State::Blocked {
+            self.enter(link::State::Connecting, None);
+        }
         self.hurry.send_modify(|number| *number += 1);
         self.questions.send_modify(|number| *number += 1);
-        let question = *self.questions.borrow();
+        *self.questions.borrow()
+    }
+
+    /// Waits until all that is here now is at the remote, and all that was there when it was asked is here.
+    pub async fn synced(&self, question: u64) {
         let own = self.store.head();
         let (mut commits, mut progress) = (self.store.commits(), self.progress.subscribe());
         loop {
