@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod files;
+
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
+use files::copy;
 use kvassd::record::Clear;
 use kvassd::store::{Cursor, DownloadError, Options, Seq, Store, Travelling};
 use kvassd::value::{CHUNK, TAG};
@@ -206,14 +208,14 @@ fn a_store_put_back_to_an_older_copy_does_not_accept_what_was_held_of_its_future
     let (mut a, b) = (Replica::new(), Replica::new());
     a.set("x", b"1");
     a.store.take().unwrap().close();
-    let copy = tempfile::tempdir().unwrap();
-    copy_all(a.directory.path(), copy.path());
+    let backup = tempfile::tempdir().unwrap();
+    copy(a.directory.path(), backup.path());
     a.store = Some(open(a.directory.path()));
     a.set("y", b"2");
     b.pull(&a, 100);
     let held: Cursor = b.store().peer(a.store().identity().0).held.unwrap();
     assert!(a.store().accepts(held).unwrap());
-    let restored = open(copy.path());
+    let restored = open(backup.path());
     assert_eq!(restored.identity().0, a.store().identity().0);
     assert!(!restored.accepts(held).unwrap());
 }
@@ -305,17 +307,4 @@ fn the_counter_follows_what_was_merged() {
     let part = b.store().outgoing(Seq(0), a.store().identity().0, 100).unwrap();
     let clear = Clear::parse(&part.records[0].1.record.clear).unwrap();
     assert_eq!(clear.stamp.counter, 51);
-}
-
-fn copy_all(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for file in fs::read_dir(from).unwrap() {
-        let file = file.unwrap();
-        let target = to.join(file.file_name());
-        if file.file_type().unwrap().is_dir() {
-            copy_all(&file.path(), &target);
-        } else {
-            fs::copy(file.path(), target).unwrap();
-        }
-    }
 }

@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::fs;
+mod files;
+
 use std::path::Path;
 use std::time::Duration;
 
+use files::copy;
 use kvassd::keys::{EncryptionKey, SyncKey};
 use kvassd::store::{Options, Seq, Store};
 use kvassd::sync::channel::{Channel, Initiator, respond};
@@ -320,17 +322,4 @@ fn copied(from: &Path) -> Device {
     copy(from, directory.path());
     let store = open(directory.path());
     Device { directory, store }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for file in fs::read_dir(from).unwrap() {
-        let file = file.unwrap();
-        let target = to.join(file.file_name());
-        if file.file_type().unwrap().is_dir() {
-            copy(&file.path(), &target);
-        } else {
-            fs::copy(file.path(), target).unwrap();
-        }
-    }
 }

@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod files;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use files::copy;
 use kvassd::store::{Condition, OpenError, Options, Outcome, ReadError, Store, WriteError, repair};
 use tempfile::TempDir;
 
@@ -622,17 +625,4 @@ fn a_store_that_has_outgrown_its_content_is_rewritten_at_a_start() {
     let after = store.summary().unwrap().disk_bytes;
     assert!(before < 64 << 20 || told.borrow().iter().any(|doing| doing.starts_with("rewriting")));
     assert!(before < 64 << 20 || after < before / 4, "{before} bytes before, {after} after");
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for file in fs::read_dir(from).unwrap() {
-        let file = file.unwrap();
-        let target = to.join(file.file_name());
-        if file.file_type().unwrap().is_dir() {
-            copy(&file.path(), &target)
-        } else {
-            fs::copy(file.path(), target).unwrap();
-        }
-    }
 }
