@@ -1,6 +1,6 @@
 //! What this store knows of the stores that it syncs with: how far each side holds the other's log.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Seq;
 use super::index::{Fault, Index, meta};
@@ -61,8 +61,8 @@ impl Peer {
 #[derive(Clone, Debug)]
 pub(crate) struct Peers {
     own: StoreId,
-    all: HashMap<StoreId, Peer>,
-    unsaved: HashSet<StoreId>,
+    all: BTreeMap<StoreId, Peer>,
+    unsaved: BTreeSet<StoreId>,
 }
 
 impl Peers {
@@ -70,21 +70,21 @@ impl Peers {
     pub(crate) fn read(index: &Index) -> Result<Self, Fault> {
         let own = index.meta.get(meta::STORE)?.and_then(|row| <[u8; 16]>::try_from(&row[..]).ok());
         let own = own.ok_or_else(|| Fault::Other("its index names no store".into()))?;
-        let mut all = HashMap::new();
+        let mut all = BTreeMap::new();
         for row in index.meta.scan_prefix(meta::peers(index.account.keys.account())) {
             let (key, row) = row?;
             if let (Some(id), Some(peer)) = (key.last_chunk::<16>(), Peer::decode(&row)) {
                 all.insert(StoreId(*id), peer);
             }
         }
-        Ok(Self { own: StoreId(own), all, unsaved: HashSet::new() })
+        Ok(Self { own: StoreId(own), all, unsaved: BTreeSet::new() })
     }
 
     pub(crate) fn own(&self) -> StoreId {
         self.own
     }
 
-    pub(crate) fn all(&self) -> &HashMap<StoreId, Peer> {
+    pub(crate) fn all(&self) -> &BTreeMap<StoreId, Peer> {
         &self.all
     }
 
@@ -108,7 +108,7 @@ impl Peers {
 
     /// Forgets all peers, under a new id or another account.
     pub(crate) fn begin_anew(&mut self, own: StoreId) {
-        *self = Self { own, all: HashMap::new(), unsaved: HashSet::new() };
+        *self = Self { own, all: BTreeMap::new(), unsaved: BTreeSet::new() };
     }
 
     /// Adds what is not on the disk to a commit, and returns whose it is.

@@ -17,7 +17,6 @@ use super::backoff::Backoff;
 use super::channel::{ChannelError, Initiator};
 use super::grpc::{self, sync_client};
 use super::session::{self, Ended, Link, Progress, SessionError, Side};
-use crate::clock::now_us;
 use crate::keys::AccountId;
 use crate::store::{Seq, Store, StoreId};
 
@@ -74,8 +73,8 @@ struct State {
 
 impl State {
     /// Nothing was tried yet.
-    fn beginning() -> Self {
-        Self { state: link::State::Connecting, since_us: now_us(), error: String::new() }
+    fn beginning(now_us: u64) -> Self {
+        Self { state: link::State::Connecting, since_us: now_us, error: String::new() }
     }
 }
 
@@ -94,9 +93,10 @@ impl Remote {
     /// The link of a store, which [`Remote::run`] keeps.
     #[must_use]
     pub fn new(store: Store) -> Self {
+        let state = State::beginning(store.surroundings().clock.now_us());
         Self {
             store,
-            state: Arc::new(watch::Sender::new(State::beginning())),
+            state: Arc::new(watch::Sender::new(state)),
             progress: Arc::new(watch::Sender::new(Progress::default())),
             questions: Arc::new(watch::Sender::new(0)),
             hurry: Arc::new(watch::Sender::new(0)),
@@ -124,7 +124,7 @@ impl Remote {
         let mut backoff = Backoff::new();
         let (mut hurry, mut commits) = (self.hurry.subscribe(), self.store.commits());
         // What was learnt of another remote is not so of this one.
-        self.state.send_replace(State::beginning());
+        self.state.send_replace(State::beginning(self.store.surroundings().clock.now_us()));
         self.progress.send_replace(Progress::default());
         loop {
             self.enter(link::State::Connecting, None);
@@ -145,7 +145,7 @@ impl Remote {
             }
             commits.borrow_and_update();
             hurry.borrow_and_update();
-            let pause = backoff.next(random());
+            let pause = backoff.next(self.luck());
             tokio::select! {
                 () = tokio::time::sleep(pause), if !is_permanent => {}
                 // A change that has to go out, or somebody who waits; not more often than once a second.
@@ -155,6 +155,11 @@ impl Remote {
                 _ = hurry.changed() => {}
             }
         }
+    }
+
+    fn luck(&self) -> u64 {
+        // Without randomness all devices come at the same time, no more.
+        self.store.surroundings().random.bytes().map_or(0, u64::from_be_bytes)
     }
 
     async fn key_changed(&self, from: AccountId) {
@@ -206,7 +211,7 @@ impl Remote {
             // Attempts in between do not begin the time anew.
             if now.state != state && !(now.state == link::State::Waiting && state == link::State::Connecting) {
                 now.state = state;
-                now.since_us = now_us();
+                now.since_us = self.store.surroundings().clock.now_us();
             }
         });
     }
@@ -303,13 +308,6 @@ fn text(error: &RemoteError) -> String {
     text
 }
 
-fn random() -> u64 {
-    let mut bytes = [0; 8];
-    // Without randomness all devices come at the same time, no more.
-    let _ = getrandom::fill(&mut bytes);
-    u64::from_be_bytes(bytes)
-}
-
 type Opened = (super::channel::Channel, tokio::sync::mpsc::Sender<Vec<u8>>, tonic::Streaming<grpc::Frame>);
 
 /// Connects and makes the handshake.
@@ -319,7 +317,7 @@ async fn open(store: &Store, url: &str) -> Result<Opened, RemoteError> {
         .max_decoding_message_size(grpc::FRAME_MAX)
         .max_encoding_message_size(grpc::FRAME_MAX);
     let key = store.sync_key();
-    let (initiator, first) = Initiator::start(&key).map_err(SessionError::from)?;
+    let (initiator, first) = Initiator::start(&key, &store.surroundings().random).map_err(SessionError::from)?;
     let (to, frames) = grpc::outgoing();
     // The queue has room: nothing was put into it.
     let _ = to.send(first).await;
