@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod channel;
 mod connect;
 mod grpc;
+mod jump;
 pub mod remote;
 pub mod server;
 pub mod session;

@@ -15,6 +15,7 @@ use super::backoff::Backoff;
 pub use super::connect::RemoteError;
 use super::connect::{self, Opened};
 use super::grpc;
+use super::jump::jumped;
 use super::session::{self, Ended, Link, Progress, Side};
 use crate::keys::AccountId;
 use crate::network::{Connect, Tcp};
@@ -118,6 +119,8 @@ impl Remote {
                 // Another key may be the one that the remote has.
                 () = self.key_changed(account) => backoff.reset(),
                 _ = hurry.changed() => {}
+                // The machine slept: what was so before need not be so any more.
+                () = jumped(&self.store.surroundings().clock), if !is_permanent => backoff.reset(),
             }
         }
     }
@@ -206,6 +209,8 @@ impl Remote {
             pending,
             skew_us: progress.skew_us,
             refused: progress.refused,
+            differs: progress.differs,
+            full: progress.full,
         })
     }
 
