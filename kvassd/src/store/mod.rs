@@ -43,7 +43,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 pub use check::{Checked, Finding};
-pub use download::{BlobFile, Download, DownloadError};
+pub use download::{BlobFile, Download, DownloadError, Missing};
 pub use error::{OpenError, ReadError, WriteError};
 pub use merge::{Merged, Outgoing, Travelling};
 pub use peers::{Cursor, Peer, RunId, StoreId};
@@ -57,6 +57,7 @@ pub use value_writer::{NewValue, ValueWriter};
 use crate::keys::{AccountId, EncryptionKey};
 use crate::record::ValueHash;
 use commit::{Answer, Committer, Job};
+use download::Downloads;
 use index::{Fault, Index};
 use jobs::{Jobs, spawn};
 use layout::Layout;
@@ -190,6 +191,7 @@ struct Shared {
     peers: Mutex<Peers>,
     /// Changes with what is known of peers.
     peers_changed: watch::Sender<()>,
+    downloads: Downloads,
     remote: watch::Sender<String>,
 }
 
@@ -283,6 +285,7 @@ impl Store {
             run: RunId(opened.run),
             peers: Mutex::new(opened.peers),
             peers_changed: watch::Sender::new(()),
+            downloads: Downloads::default(),
             remote: watch::Sender::new(opened.remote),
             key: RwLock::new(opened.key),
             index: RwLock::new(Some(opened.index)),
