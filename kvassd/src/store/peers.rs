@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Seq;
 use super::index::{Fault, Index, meta};
+use super::{Places, Seq};
 use crate::keys::AccountId;
 
 /// Which store a log belongs to. A store that finds that its history has forked takes a new one.
@@ -62,6 +62,8 @@ impl Peer {
 pub(crate) struct Peers {
     own: StoreId,
     all: BTreeMap<StoreId, Peer>,
+    /// What peers hold of this store's log beyond what they have acknowledged. Only in memory: they say it again.
+    beyond: BTreeMap<StoreId, Places>,
     unsaved: BTreeSet<StoreId>,
 }
 
@@ -77,7 +79,7 @@ impl Peers {
                 all.insert(StoreId(*id), peer);
             }
         }
-        Ok(Self { own: StoreId(own), all, unsaved: BTreeSet::new() })
+        Ok(Self { own: StoreId(own), all, beyond: BTreeMap::new(), unsaved: BTreeSet::new() })
     }
 
     pub(crate) fn own(&self) -> StoreId {
@@ -98,17 +100,28 @@ impl Peers {
         self.unsaved.insert(peer);
     }
 
-    pub(crate) fn acknowledge(&mut self, peer: StoreId, seq: Seq) {
+    /// The peer holds this store's log up to a place, and the places of some ranges after it.
+    pub(crate) fn acknowledge(&mut self, peer: StoreId, seq: Seq, beyond: &[(Seq, Seq)]) {
         let known = self.all.entry(peer).or_default();
         if seq > known.acknowledged {
             known.acknowledged = seq;
             self.unsaved.insert(peer);
         }
+        let acknowledged = known.acknowledged;
+        let places = self.beyond.entry(peer).or_default();
+        beyond.iter().for_each(|(first, last)| places.insert(*first, *last));
+        places.forget(acknowledged);
+    }
+
+    /// What a peer has said to hold of this store's log.
+    pub(crate) fn held_by(&self, peer: StoreId) -> Held {
+        let acknowledged = self.all.get(&peer).map_or(Seq(0), |peer| peer.acknowledged);
+        Held { acknowledged, beyond: self.beyond.get(&peer).cloned().unwrap_or_default() }
     }
 
     /// Forgets all peers, under a new id or another account.
     pub(crate) fn begin_anew(&mut self, own: StoreId) {
-        *self = Self { own, all: BTreeMap::new(), unsaved: BTreeSet::new() };
+        *self = Self { own, all: BTreeMap::new(), beyond: BTreeMap::new(), unsaved: BTreeSet::new() };
     }
 
     /// Adds what is not on the disk to a commit, and returns whose it is.
@@ -123,6 +136,19 @@ impl Peers {
     /// What was added to a commit is on the disk.
     pub(crate) fn saved(&mut self, peers: &[StoreId]) {
         self.unsaved.retain(|peer| !peers.contains(peer));
+    }
+}
+
+/// What a peer holds of this store's log.
+pub(crate) struct Held {
+    /// All up to here.
+    pub(crate) acknowledged: Seq,
+    beyond: Places,
+}
+
+impl Held {
+    pub(crate) fn contains(&self, place: Seq) -> bool {
+        place <= self.acknowledged || self.beyond.contains(place)
     }
 }
 
