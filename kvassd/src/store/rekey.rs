@@ -247,7 +247,7 @@ impl Committer {
         self.shared.set_key(key);
         // The log of the new account has other places; who syncs begins anew.
         let own = self.shared.peers().own();
-        self.shared.peers().begin_anew(own);
+        self.shared.change_peers(|peers| peers.begin_anew(own));
         self.write_witness();
         self.announce();
         if let Err(fault) = self.shared.read_index(Index::drop_other_accounts) {

@@ -20,6 +20,7 @@ use super::grpc::{self, sync_client};
 use super::session::SessionError;
 use crate::keys::SyncKey;
 use crate::network::{Connect, Wire};
+use crate::random::Random;
 
 /// How long a connection may take, and the first answer on it.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -85,7 +86,12 @@ pub(super) struct Opened {
 ///
 /// # Errors
 /// Whatever is there in place of a remote with the same key.
-pub(super) async fn open(network: &dyn Connect, key: &SyncKey, url: &str) -> Result<Opened, RemoteError> {
+pub(super) async fn open(
+    network: &dyn Connect,
+    random: &Random,
+    key: &SyncKey,
+    url: &str,
+) -> Result<Opened, RemoteError> {
     let address = Address::parse(url)?;
     let silent = |_| RemoteError::Silent(url.to_owned());
     let other = || RemoteError::Other(url.to_owned());
@@ -96,7 +102,7 @@ pub(super) async fn open(network: &dyn Connect, key: &SyncKey, url: &str) -> Res
     let mut client = sync_client::SyncClient::with_origin(connection.transport.clone(), address.origin)
         .max_decoding_message_size(grpc::FRAME_MAX)
         .max_encoding_message_size(grpc::FRAME_MAX);
-    let (initiator, first) = Initiator::start(key).map_err(SessionError::from)?;
+    let (initiator, first) = Initiator::start(key, random).map_err(SessionError::from)?;
     let (to, frames) = grpc::outgoing();
     // The queue has room: nothing was put into it.
     let _ = to.send(first).await;

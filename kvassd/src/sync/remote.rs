@@ -16,7 +16,6 @@ pub use super::connect::RemoteError;
 use super::connect::{self, Opened};
 use super::grpc;
 use super::session::{self, Ended, Link, Progress, Side};
-use crate::clock::now_us;
 use crate::keys::AccountId;
 use crate::network::{Connect, Tcp};
 use crate::store::{Seq, Store, StoreId};
@@ -31,8 +30,8 @@ struct State {
 
 impl State {
     /// Nothing was tried yet.
-    fn beginning() -> Self {
-        Self { state: link::State::Connecting, since_us: now_us(), error: String::new() }
+    fn beginning(now_us: u64) -> Self {
+        Self { state: link::State::Connecting, since_us: now_us, error: String::new() }
     }
 }
 
@@ -58,10 +57,11 @@ impl Remote {
     /// The same over another network than TCP.
     #[must_use]
     pub fn over(network: Arc<dyn Connect>, store: Store) -> Self {
+        let state = State::beginning(store.surroundings().clock.now_us());
         Self {
             store,
             network,
-            state: Arc::new(watch::Sender::new(State::beginning())),
+            state: Arc::new(watch::Sender::new(state)),
             progress: Arc::new(watch::Sender::new(Progress::default())),
             questions: Arc::new(watch::Sender::new(0)),
             hurry: Arc::new(watch::Sender::new(0)),
@@ -89,7 +89,7 @@ impl Remote {
         let mut backoff = Backoff::new();
         let (mut hurry, mut commits) = (self.hurry.subscribe(), self.store.commits());
         // What was learnt of another remote is not so of this one.
-        self.state.send_replace(State::beginning());
+        self.state.send_replace(State::beginning(self.store.surroundings().clock.now_us()));
         self.progress.send_replace(Progress::default());
         loop {
             self.enter(link::State::Connecting, None);
@@ -110,7 +110,7 @@ impl Remote {
             }
             commits.borrow_and_update();
             hurry.borrow_and_update();
-            let pause = backoff.next(random());
+            let pause = backoff.next(self.luck());
             tokio::select! {
                 () = tokio::time::sleep(pause), if !is_permanent => {}
                 // A change that has to go out, or somebody who waits; not more often than once a second.
@@ -120,6 +120,11 @@ impl Remote {
                 _ = hurry.changed() => {}
             }
         }
+    }
+
+    fn luck(&self) -> u64 {
+        // Without randomness all devices come at the same time, no more.
+        self.store.surroundings().random.bytes().map_or(0, u64::from_be_bytes)
     }
 
     async fn key_changed(&self, from: AccountId) {
@@ -133,7 +138,8 @@ impl Remote {
     }
 
     async fn session(&self, url: &str, stop: &CancellationToken) -> Result<Ended, RemoteError> {
-        let opened = connect::open(&*self.network, &self.store.sync_key(), url).await?;
+        let opened =
+            connect::open(&*self.network, &self.store.surroundings().random, &self.store.sync_key(), url).await?;
         let Opened { channel, to, from: stream, connection } = opened;
         let (inbound, from) = grpc::incoming();
         let link = Link { to, from };
@@ -174,7 +180,7 @@ impl Remote {
             // Attempts in between do not begin the time anew.
             if now.state != state && !(now.state == link::State::Waiting && state == link::State::Connecting) {
                 now.state = state;
-                now.since_us = now_us();
+                now.since_us = self.store.surroundings().clock.now_us();
             }
         });
     }
@@ -221,7 +227,7 @@ impl Remote {
 
     /// Looks whether a remote answers, which takes some seconds at most.
     pub async fn probe(&self, url: &str) -> Result<(), RemoteError> {
-        connect::open(&*self.network, &self.store.sync_key(), url).await.map(drop)
+        connect::open(&*self.network, &self.store.surroundings().random, &self.store.sync_key(), url).await.map(drop)
     }
 
     /// Ends a wait between attempts, also where the last one says that all others must fail: something may have been
@@ -269,11 +275,4 @@ fn text(error: &RemoteError) -> String {
         cause = error.source();
     }
     text
-}
-
-fn random() -> u64 {
-    let mut bytes = [0; 8];
-    // Without randomness all devices come at the same time, no more.
-    let _ = getrandom::fill(&mut bytes);
-    u64::from_be_bytes(bytes)
 }
