@@ -15,6 +15,7 @@ use std::time::Duration;
 use hyper::body::{Body as _, Bytes, Frame, Incoming};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use kvassd::random::Random;
 use kvassd::store::{Options, Store};
 use kvassd::sync::channel::Initiator;
 use kvassd::sync::remote::Remote;
@@ -166,7 +167,7 @@ async fn a_recorded_first_message_is_answered_and_gets_no_further() {
     device.set("before", b"1").await;
     server.device.sees("before").await;
     // What somebody on the way could have recorded: the secrets behind it are gone.
-    let (_, first) = Initiator::start(&device.store.sync_key()).unwrap();
+    let (_, first) = Initiator::start(&device.store.sync_key(), &Random::system()).unwrap();
     let mut replies = HashSet::new();
     for _ in 0..2 {
         let answer = until_end(server.greet(&first).await).await;
