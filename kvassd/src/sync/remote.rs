@@ -15,8 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 pub use super::connect::RemoteError;
 use super::connect::{self, Opened};
-use super::grpc;
-use super::session::{self, Ended, Link, Progress, SessionError, Side};
+use super::session::{self, Ended, Progress, SessionError, Side};
 use crate::keys::AccountId;
 use crate::logs::Seldom;
 use crate::network::{Connect, Tcp};
@@ -149,9 +148,7 @@ impl Remote {
     async fn session(&self, url: &str, stop: &CancellationToken) -> Result<Ended, RemoteError> {
         let opened =
             connect::open(&*self.network, &self.store.surroundings().random, &self.store.sync_key(), url).await?;
-        let Opened { channel, to, from: stream, connection } = opened;
-        let (inbound, from) = grpc::incoming();
-        let link = Link { to, from };
+        let Opened { channel, link, connection } = opened;
         let (progress, mut shown) = watch::channel(Progress::default());
         let running = session::run(
             self.store.clone(),
@@ -172,7 +169,7 @@ impl Remote {
         };
         let ended = tokio::select! {
             ended = running => ended,
-            ((), ()) = async { tokio::join!(grpc::carry(stream, inbound), show) } => Ok(Ended::Gone),
+            () = show => Ok(Ended::Gone),
         };
         connection.close().await;
         Ok(ended?)
