@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 pub use super::connect::RemoteError;
 use super::connect::{self, Opened};
-use super::session::{self, Ended, Progress, SessionError, Side};
+use super::session::{self, Ended, Progress, Side};
 use crate::keys::AccountId;
 use crate::logs::Seldom;
 use crate::network::{Connect, Tcp};
@@ -99,11 +99,7 @@ impl Remote {
             let (_, account) = self.store.identity();
             let ended = self.session(url, stop).await;
             let is_permanent = ended.as_ref().is_err_and(RemoteError::is_permanent);
-            let has_met = self.progress.send_replace(Progress::default()).peer.is_some();
-            // Until there is space, each session ends as soon as it began; what is written here makes none there.
-            let is_full = matches!(&ended, Err(RemoteError::Session(error)) if error.is_full());
-            let is_other_full = matches!(&ended, Err(RemoteError::Session(SessionError::OtherFull)));
-            if has_met && !is_full && !is_other_full {
+            if self.progress.send_replace(Progress::default()).peer.is_some() {
                 backoff.reset();
             }
             match ended {
@@ -122,7 +118,7 @@ impl Remote {
             tokio::select! {
                 () = tokio::time::sleep(pause), if !is_permanent => {}
                 // A change that has to go out, or somebody who waits; not more often than once a second.
-                _ = async { tokio::time::sleep(Duration::from_secs(1)).await; commits.changed().await }, if !is_permanent && !is_other_full => {}
+                _ = async { tokio::time::sleep(Duration::from_secs(1)).await; commits.changed().await }, if !is_permanent => {}
                 // Another key may be the one that the remote has.
                 () = self.key_changed(account) => backoff.reset(),
                 _ = hurry.changed() => {}

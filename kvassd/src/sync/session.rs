@@ -90,8 +90,6 @@ pub enum SessionError {
     Protocol(&'static str),
     #[error("the remote is this very store")]
     Itself,
-    #[error("the disk of the other side is full")]
-    OtherFull,
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(transparent)]
@@ -109,12 +107,6 @@ impl SessionError {
             Self::Itself => true,
             _ => false,
         }
-    }
-
-    /// Whether the disk here is full.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::Write(WriteError::DiskFull { .. }) | Self::Read(ReadError::DiskFull))
     }
 }
 
@@ -175,7 +167,6 @@ pub async fn run(
     last.say_goodbye(match &result {
         Err(SessionError::Itself) => Reason::Itself,
         Err(SessionError::Protocol(_)) => Reason::Protocol,
-        Err(error) if error.is_full() => Reason::Full,
         _ => Reason::Again,
     });
     // A peer that takes nothing any more is not waited for.
@@ -314,7 +305,6 @@ fn ended(end: &v1::End) -> Result<Ended, SessionError> {
         Reason::Again | Reason::Forked => Ok(Ended::Again),
         Reason::Protocol => Err(SessionError::Protocol("it says that this side did")),
         Reason::Itself => Err(SessionError::Itself),
-        Reason::Full => Err(SessionError::OtherFull),
     }
 }
 
