@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 
 use common::{Client, PATIENCE, Process, directory, eventually};
-use kvass_proto::v1::{self, error::Code, link, reply::Reply, request::Command};
+use kvass_proto::v1::{self, error::Code, link, reply::Reply, request::Command, sync::Goal};
 use tempfile::TempDir;
 
 const KEY: [u8; 32] = [9; 32];
@@ -100,10 +100,31 @@ impl Daemon {
         }
     }
 
+    /// Stopped and started again.
+    fn restarted(mut self, arguments: &[&str]) -> Self {
+        assert!(matches!(self.ask(Command::Stop(v1::Stop {})), Reply::Stopping(_)));
+        self.process.ended();
+        Self::started(self.directory, arguments, KEY)
+    }
+
     /// What `kvass sync` does.
     fn sync(&self) {
+        self.reach(v1::Sync::default());
+    }
+
+    /// What `kvass set --wait` does once the value is stored.
+    fn wait_held(&self, key: &str) {
+        self.reach(v1::Sync { goal: Goal::Held.into(), key: key.into() });
+    }
+
+    /// What `kvass get --fresh` does before it reads.
+    fn take(&self) {
+        self.reach(v1::Sync { goal: Goal::Taken.into(), ..v1::Sync::default() });
+    }
+
+    fn reach(&self, sync: v1::Sync) {
         let mut client = Client::connect(&self.path());
-        client.request(Command::Sync(v1::Sync {}));
+        client.request(Command::Sync(sync));
         loop {
             match client.reply() {
                 Reply::Synced(_) => return,
@@ -191,7 +212,7 @@ fn another_key_is_refused_before_anything_is_exchanged() {
     assert_eq!((stranger.get("secret"), server.get("x")), (None, None));
     // Whoever asks for a sync is not told of the last attempt, but of the next.
     let mut client = Client::connect(&stranger.path());
-    client.request(Command::Sync(v1::Sync {}));
+    client.request(Command::Sync(v1::Sync::default()));
     let Reply::Syncing(syncing) = client.reply() else { panic!("no progress") };
     assert_ne!(syncing.link.unwrap().state(), link::State::Blocked);
     drop(client);
@@ -230,7 +251,7 @@ fn a_remote_that_is_something_else_is_named_and_local_commands_go_on() {
     }
     assert_eq!(device.set_remote(""), v1::RemoteSet::default());
     assert_eq!(device.status().link, None);
-    let Reply::Error(error) = device.ask(Command::Sync(v1::Sync {})) else { panic!("no error") };
+    let Reply::Error(error) = device.ask(Command::Sync(v1::Sync::default())) else { panic!("no error") };
     assert_eq!((error.code(), error.message.as_str()), (Code::NoRemote, "there is no remote"));
 }
 
@@ -271,4 +292,112 @@ fn an_address_that_is_taken_is_named() {
     assert_eq!(second.ended().code(), Some(3));
     let words = second.stderr();
     assert!(words.contains(&format!("devices cannot be accepted at {bind}")), "{words}");
+}
+
+#[test]
+fn a_wait_for_an_entry_ends_once_the_remote_holds_it_also_as_removed() {
+    let server = Daemon::server();
+    let bind = server.status().bind;
+    let device = Daemon::device();
+    device.follow(&server);
+    device.set("k", b"1");
+    device.wait_held("k");
+    assert_eq!(server.get("k").unwrap(), b"1");
+    device.remove("k");
+    device.wait_held("k");
+    assert_eq!(server.get("k"), None);
+
+    let mut server = server;
+    server.process.child.kill().unwrap();
+    server.process.child.wait().unwrap();
+    device.set("k", b"2");
+    let mut client = Client::connect(&device.path());
+    client.request(Command::Sync(v1::Sync { goal: Goal::Held.into(), key: "k".into() }));
+    let Reply::Syncing(syncing) = client.reply() else { panic!("no progress") };
+    assert_eq!(syncing.pending, 1);
+    let server = Daemon::started(server.directory, &["--server", "--bind", &bind], KEY);
+    eventually("the end of the wait", || matches!(client.reply(), Reply::Synced(_)).then_some(()));
+    assert_eq!(server.get("k").unwrap(), b"2");
+}
+
+#[test]
+fn a_wait_for_what_the_remote_has_needs_nothing_of_this_device_to_be_there() {
+    let server = Daemon::server();
+    let device = Daemon::device();
+    device.follow(&server);
+    let large: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 241) as u8).collect();
+    for round in 0..10_u8 {
+        server.set("small", &[round]);
+        server.set("large", &large[usize::from(round)..]);
+        device.take();
+        assert_eq!(device.get("small").unwrap(), [round]);
+        assert!(device.get("large").unwrap() == large[usize::from(round)..], "round {round}");
+    }
+}
+
+#[test]
+fn a_wait_for_nothing_that_is_known_is_refused() {
+    let device = Daemon::device();
+    let ask = |sync| match device.ask(Command::Sync(sync)) {
+        Reply::Error(error) => (error.code(), error.message),
+        other => panic!("{other:?}"),
+    };
+    let (code, message) = ask(v1::Sync { goal: 99, ..v1::Sync::default() });
+    assert_eq!((code, message.as_str()), (Code::UnknownRequest, "the daemon does not know this kind of sync"));
+    assert_eq!(ask(v1::Sync { goal: Goal::Held.into(), key: String::new() }).0, Code::BadInput);
+    for goal in [Goal::Held, Goal::Taken] {
+        assert_eq!(ask(v1::Sync { goal: goal.into(), key: "k".into() }).0, Code::NoRemote);
+    }
+}
+
+#[test]
+fn another_remote_gets_everything_and_what_waits_for_it_is_told() {
+    let (first, second) = (Daemon::server(), Daemon::server());
+    let device = Daemon::device();
+    device.set("a", b"1");
+    device.set("b", b"2");
+    device.remove("b");
+    device.follow(&first);
+    device.sync();
+    assert_eq!(device.link().pending, 0);
+    let device = device.restarted(&[]);
+    device.sync();
+
+    // Nothing answers there: what the first one holds is not at the second.
+    let before = device.status().started_us;
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    device.set_remote(&format!("http://{closed}"));
+    let link = device.link();
+    assert_eq!(link.pending, 2);
+    assert!(link.oldest_us > before, "changes wait for a remote since it is the remote");
+    assert!(!device.is_synced("a"));
+    let device = device.restarted(&[]);
+    assert_eq!((device.link().pending, device.link().oldest_us), (2, link.oldest_us));
+
+    device.follow(&second);
+    device.sync();
+    assert_eq!((second.get("a").unwrap(), second.get("b")), (b"1".to_vec(), None));
+    assert!(device.is_synced("a"));
+
+    // What is acknowledged stays so across a restart, also where the remote is away.
+    drop(second);
+    let device = device.restarted(&[]);
+    assert_eq!((device.link().pending, device.link().oldest_us), (0, 0));
+    assert!(device.is_synced("a"));
+}
+
+#[test]
+fn a_server_that_lost_its_store_gets_everything_again() {
+    let server = Daemon::server();
+    let bind = server.status().bind;
+    let device = Daemon::device();
+    device.set("a", b"1");
+    device.follow(&server);
+    device.sync();
+    drop(server);
+    let server = Daemon::started(directory(), &["--server", "--bind", &bind], KEY);
+    server.set("b", b"2");
+    device.sync();
+    assert_eq!((server.get("a").unwrap(), device.get("b").unwrap()), (b"1".to_vec(), b"2".to_vec()));
+    assert_eq!(device.link().pending, 0);
 }

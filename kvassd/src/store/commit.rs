@@ -60,6 +60,10 @@ pub(crate) enum Job {
         remote: String,
         answer: Answer<()>,
     },
+    MeetRemote {
+        peer: StoreId,
+        answer: Answer<()>,
+    },
     /// Files that nothing referred to at the start; those to which nothing refers now are removed.
     Sweep(Vec<ValueHash>),
     Close,
@@ -97,6 +101,7 @@ impl Committer {
                 }
                 Some(Job::Fork { answer }) => drop(answer.send(self.fork())),
                 Some(Job::SetRemote { remote, answer }) => drop(answer.send(self.set_remote(remote))),
+                Some(Job::MeetRemote { peer, answer }) => drop(answer.send(self.meet_remote(peer))),
                 Some(Job::Sweep(files)) => self.sweep(files),
                 Some(Job::Close) => break,
                 None => self.continue_rekey(),

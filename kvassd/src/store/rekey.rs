@@ -13,10 +13,12 @@ use prost::Message;
 
 use super::commit::{Answer, Committer, fatal};
 use super::index::{self, Account, Changes, Fault, Index, Trees};
+use super::peers::RemotePeer;
 use super::plan::{self, Step, Version};
 use super::row::{self, RecordRow, State, Tally};
 use super::space::Purpose;
 use super::{Seq, WriteError, key_file};
+use crate::clock::now_us;
 use crate::keys::{EncryptionKey, Keys};
 use crate::record::{Clear, RecordId};
 use crate::seal;
@@ -35,6 +37,8 @@ pub(crate) struct Rekey {
     /// Records that changed after they were taken.
     changed: BTreeSet<RecordId>,
     tally: Tally,
+    /// Everything goes to the remote anew, from when the change began.
+    remote_peer: RemotePeer,
     answer: Answer<()>,
 }
 
@@ -153,7 +157,8 @@ impl Committer {
             Ok(Some(trees)) => {
                 let tally = Tally::default();
                 let (position, scanned, changed) = (None, false, BTreeSet::new());
-                self.rekey = Some(Rekey { key, keys, trees, position, scanned, changed, tally, answer });
+                let remote_peer = RemotePeer::unknown(now_us());
+                self.rekey = Some(Rekey { key, keys, trees, position, scanned, changed, tally, remote_peer, answer });
             }
             Ok(None) => drop(answer.send(Ok(()))),
             Err(fault) => drop(answer.send(Err(self.refused(fault)))),
@@ -217,6 +222,7 @@ impl Committer {
         let done = self.shared.read_index(|index| {
             let mut changes = Changes::default();
             changes.meta.insert(index::meta::ACCOUNT, &account.0[..]);
+            changes.meta.insert(index::meta::REMOTE_PEER, &rekey.remote_peer.encode(account)[..]);
             index::write_progress(&mut changes.meta, state, account, rekey.tally);
             index::write_run(&mut changes.meta, account, 0, self.run, Seq(rekey.tally.last.0 + 1));
             index.apply(&rekey.trees, &changes).and_then(|()| index.make_durable())
@@ -232,7 +238,7 @@ impl Committer {
     }
 
     fn end_rekey(&mut self, rekey: Rekey) {
-        let Rekey { key, keys, trees, answer, .. } = rekey;
+        let Rekey { key, keys, trees, remote_peer, answer, .. } = rekey;
         {
             let mut pass = self.shared.pass.lock();
             pass.expected = self.tally.digest;
@@ -247,7 +253,7 @@ impl Committer {
         self.shared.set_key(key);
         // The log of the new account has other places; who syncs begins anew.
         let own = self.shared.peers().own();
-        self.shared.peers().begin_anew(own);
+        self.shared.peers().begin_anew(own, remote_peer);
         self.write_witness();
         self.announce();
         if let Err(fault) = self.shared.read_index(Index::drop_other_accounts) {
