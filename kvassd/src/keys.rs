@@ -8,6 +8,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::random::{self, Random};
 use crate::record::{Auth, RecordId};
 
 /// The key that a user's devices share, 32 bytes. Never shown but by `config show`, and by design not `Debug`.
@@ -21,14 +22,12 @@ impl EncryptionKey {
         Self(bytes)
     }
 
-    /// Makes a key from the system's random source.
+    /// Makes a key from a random source.
     ///
     /// # Errors
-    /// The system has no randomness to give.
-    pub fn random() -> Result<Self, getrandom::Error> {
-        let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes)?;
-        Ok(Self(bytes))
+    /// The source has no randomness to give.
+    pub fn random(random: &Random) -> Result<Self, random::Error> {
+        random.bytes().map(Self)
     }
 
     /// Reads 64 hex digits; `None` for anything else.

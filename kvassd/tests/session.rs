@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use files::copy;
 use kvassd::keys::{EncryptionKey, SyncKey};
+use kvassd::random::Random;
 use kvassd::store::{Options, Seq, Store};
 use kvassd::sync::channel::{Channel, Initiator, respond};
 use kvassd::sync::session::{Ended, Link, Progress, SessionError, Side, run};
@@ -95,8 +96,8 @@ impl Wire {
         mut meddle: impl FnMut(usize, Vec<u8>) -> Option<Vec<u8>> + Send + 'static,
     ) -> Self {
         let key = SyncKey::derive(&EncryptionKey::new(KEY));
-        let (initiator, first) = Initiator::start(&key).unwrap();
-        let (reply, channel_b) = respond(&first, |_| Some(key)).unwrap();
+        let (initiator, first) = Initiator::start(&key, &Random::system()).unwrap();
+        let (reply, channel_b) = respond(&first, &Random::system(), |_| Some(key)).unwrap();
         let channel_a = initiator.finish(&reply).unwrap();
         let (a_to, mut a_out) = mpsc::channel(4);
         let (b_in, b_from) = mpsc::channel(4);

@@ -3,7 +3,7 @@
 //! It decides nothing about sessions. A record is verified before it goes to the committer, which keeps the greater of
 //! two versions; the cursor of the peer is stored by the commit that stores what came before it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError};
 
@@ -16,7 +16,6 @@ use super::row::{self, RecordRow};
 use super::space::Purpose;
 use super::value_reader::blob_length;
 use super::{ReadError, Seq, Store, WriteError};
-use crate::clock::now_us;
 use crate::keys::{AccountId, Keys, SyncKey};
 use crate::record::{Clear, Kind, Record, RecordError, ValueHash};
 use crate::{seal, value};
@@ -104,7 +103,7 @@ impl Store {
 
     /// All peers that are known.
     #[must_use]
-    pub fn peers(&self) -> HashMap<StoreId, Peer> {
+    pub fn peers(&self) -> BTreeMap<StoreId, Peer> {
         self.shared.peers().all().clone()
     }
 
@@ -207,7 +206,7 @@ impl Committer {
         if index.account.keys.account() != account {
             return Err(WriteError::Refused("the key changed meanwhile".into()));
         }
-        let mut plan = Plan::new(index, now_us(), shared.pid(), self.state, self.tally);
+        let mut plan = Plan::new(index, shared.now_us(), shared.pid(), self.state, self.tally);
         let mut merged = Merged::default();
         for arrival in arrivals {
             let hash = arrival.clear.value_hash;
@@ -248,9 +247,10 @@ impl Committer {
     }
 
     pub(super) fn fork(&mut self) -> Result<(), WriteError> {
-        let (store, pid) = (StoreId(create::random_store()?), create::random_pid()?);
+        let random = &self.shared.surroundings.random;
+        let (store, pid) = (StoreId(create::random_store(random)?), create::random_pid(random)?);
         let known: Vec<_> = self.shared.peers().all().keys().copied().collect();
-        let remote = RemotePeer::unknown(now_us());
+        let remote = RemotePeer::unknown(self.shared.now_us());
         self.write_meta(|meta, account| {
             meta.insert(index::meta::STORE, &store.0[..]);
             meta.insert(index::meta::PID, &pid.to_be_bytes()[..]);

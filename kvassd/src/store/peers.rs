@@ -1,6 +1,6 @@
 //! What this store knows of the stores that it syncs with: how far each side holds the other's log.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Seq;
 use super::index::{Fault, Index, meta};
@@ -61,8 +61,8 @@ impl Peer {
 #[derive(Clone, Debug)]
 pub(crate) struct Peers {
     own: StoreId,
-    all: HashMap<StoreId, Peer>,
-    unsaved: HashSet<StoreId>,
+    all: BTreeMap<StoreId, Peer>,
+    unsaved: BTreeSet<StoreId>,
     remote: RemotePeer,
 }
 
@@ -105,7 +105,7 @@ impl Peers {
     pub(crate) fn read(index: &Index) -> Result<Self, Fault> {
         let own = index.meta.get(meta::STORE)?.and_then(|row| <[u8; 16]>::try_from(&row[..]).ok());
         let own = own.ok_or_else(|| Fault::Other("its index names no store".into()))?;
-        let mut all = HashMap::new();
+        let mut all = BTreeMap::new();
         for row in index.meta.scan_prefix(meta::peers(index.account.keys.account())) {
             let (key, row) = row?;
             if let (Some(id), Some(peer)) = (key.last_chunk::<16>(), Peer::decode(&row)) {
@@ -114,7 +114,7 @@ impl Peers {
         }
         let account = index.account.keys.account();
         let remote = index.meta.get(meta::REMOTE_PEER)?.and_then(|row| RemotePeer::decode(&row, account));
-        let (remote, unsaved) = (remote.unwrap_or_default(), HashSet::new());
+        let (remote, unsaved) = (remote.unwrap_or_default(), BTreeSet::new());
         Ok(Self { own: StoreId(own), all, unsaved, remote })
     }
 
@@ -122,7 +122,7 @@ impl Peers {
         self.own
     }
 
-    pub(crate) fn all(&self) -> &HashMap<StoreId, Peer> {
+    pub(crate) fn all(&self) -> &BTreeMap<StoreId, Peer> {
         &self.all
     }
 
@@ -155,7 +155,7 @@ impl Peers {
 
     /// Forgets all peers, under a new id or another account.
     pub(crate) fn begin_anew(&mut self, own: StoreId, remote: RemotePeer) {
-        *self = Self { own, all: HashMap::new(), unsaved: HashSet::new(), remote };
+        *self = Self { own, all: BTreeMap::new(), unsaved: BTreeSet::new(), remote };
     }
 
     /// Adds what is not on the disk to a commit, and returns whose it is.

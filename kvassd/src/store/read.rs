@@ -11,7 +11,6 @@ use super::row::{self, RecordRow};
 use super::value_reader::ValueReader;
 use super::value_writer::{NewValue, Place};
 use super::{Change, Entry, Position, ReadError, Seq, Store, Summary, WriteError};
-use crate::clock::now_us;
 use crate::record::{Clear, Kind, RecordId};
 use crate::seal;
 use crate::value::{self, ContentKey};
@@ -54,7 +53,7 @@ impl Store {
                 self.shared.names.wait()?;
                 return Ok(None);
             };
-            if found.clear.kind != Kind::VALUE || found.clear.is_expired(now_us()) {
+            if found.clear.kind != Kind::VALUE || found.clear.is_expired(self.shared.now_us()) {
                 return Ok(None);
             }
             // The same version failed twice: it did not change under the read.
@@ -176,7 +175,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<Entry>, ReadError> {
         self.shared.names.wait()?;
-        Ok(self.shared.names.page(prefix, after, reverse, limit, now_us()))
+        Ok(self.shared.names.page(prefix, after, reverse, limit, self.shared.now_us()))
     }
 
     /// Before a missing key is called missing, the pass must have seen all.
@@ -216,7 +215,7 @@ impl Store {
     /// # Errors
     /// The index cannot be read.
     pub fn summary(&self) -> Result<Summary, ReadError> {
-        let totals = self.shared.names.totals(now_us());
+        let totals = self.shared.names.totals(self.shared.now_us());
         let (fingerprint, index_bytes) = self
             .shared
             .read_index(|index| Ok((index.account.keys.account().fingerprint(), index.db.size_on_disk()?)))

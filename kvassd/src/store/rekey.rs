@@ -18,7 +18,6 @@ use super::plan::{self, Step, Version};
 use super::row::{self, RecordRow, State, Tally};
 use super::space::Purpose;
 use super::{Seq, WriteError, key_file};
-use crate::clock::now_us;
 use crate::keys::{EncryptionKey, Keys};
 use crate::record::{Clear, RecordId};
 use crate::seal;
@@ -157,7 +156,7 @@ impl Committer {
             Ok(Some(trees)) => {
                 let tally = Tally::default();
                 let (position, scanned, changed) = (None, false, BTreeSet::new());
-                let remote_peer = RemotePeer::unknown(now_us());
+                let remote_peer = RemotePeer::unknown(self.shared.now_us());
                 self.rekey = Some(Rekey { key, keys, trees, position, scanned, changed, tally, remote_peer, answer });
             }
             Ok(None) => drop(answer.send(Ok(()))),

@@ -9,7 +9,6 @@ use super::index;
 use super::peers::{RemotePeer, StoreId};
 use super::row::{self, RecordRow};
 use super::{ReadError, Seq, Store, WriteError};
-use crate::clock::now_us;
 use crate::record::RecordId;
 
 /// What a peer does not hold durably.
@@ -102,7 +101,7 @@ impl Committer {
     pub(super) fn set_remote(&mut self, remote: String) -> Result<(), WriteError> {
         let is_another = *self.shared.remote.borrow() != remote;
         let before = self.shared.peers().remote();
-        let peer = if is_another { RemotePeer::unknown(now_us()) } else { before };
+        let peer = if is_another { RemotePeer::unknown(self.shared.now_us()) } else { before };
         self.write_meta(|meta, account| {
             meta.insert(index::meta::REMOTE, remote.as_bytes());
             meta.insert(index::meta::REMOTE_PEER, &peer.encode(account)[..]);
@@ -115,7 +114,7 @@ impl Committer {
     pub(super) fn meet_remote(&mut self, peer: StoreId) -> Result<(), WriteError> {
         let before = self.shared.peers().remote();
         // The first that answers is the one that was waited for.
-        let since_us = if before.id.is_none() { before.since_us } else { now_us() };
+        let since_us = if before.id.is_none() { before.since_us } else { self.shared.now_us() };
         let remote = RemotePeer { id: Some(peer), since_us };
         self.write_meta(|meta, account| meta.insert(index::meta::REMOTE_PEER, &remote.encode(account)[..]))?;
         self.shared.peers().set_remote(remote);

@@ -9,7 +9,6 @@ use std::time::Duration;
 use kvass_proto::v1::entry::Sync;
 use kvass_proto::v1::{self, link};
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel as Transport, Endpoint};
@@ -18,7 +17,6 @@ use super::backoff::Backoff;
 use super::channel::{ChannelError, Initiator};
 use super::grpc::{self, sync_client};
 use super::session::{self, Ended, Link, Progress, SessionError, Side};
-use crate::clock::now_us;
 use crate::keys::AccountId;
 use crate::store::{Seq, Store, StoreId};
 
@@ -79,8 +77,8 @@ struct State {
 
 impl State {
     /// Nothing was tried yet.
-    fn beginning() -> Self {
-        Self { state: link::State::Connecting, since_us: now_us(), error: String::new(), skew_us: 0, refused: 0 }
+    fn beginning(now_us: u64) -> Self {
+        Self { state: link::State::Connecting, since_us: now_us, error: String::new(), skew_us: 0, refused: 0 }
     }
 }
 
@@ -110,9 +108,10 @@ impl Remote {
     /// The link of a store, which [`Remote::run`] keeps.
     #[must_use]
     pub fn new(store: Store) -> Self {
+        let state = State::beginning(store.surroundings().clock.now_us());
         Self {
             store,
-            state: Arc::new(watch::Sender::new(State::beginning())),
+            state: Arc::new(watch::Sender::new(state)),
             progress: Arc::new(watch::Sender::new(Progress::default())),
             questions: Arc::new(watch::Sender::new(0)),
             hurry: Arc::new(watch::Sender::new(0)),
@@ -140,7 +139,7 @@ impl Remote {
         let mut backoff = Backoff::new();
         let (mut hurry, mut commits) = (self.hurry.subscribe(), self.store.commits());
         // What was learnt of another remote is not so of this one.
-        self.state.send_replace(State::beginning());
+        self.state.send_replace(State::beginning(self.store.surroundings().clock.now_us()));
         self.progress.send_replace(Progress::default());
         loop {
             self.enter(link::State::Connecting, None);
@@ -161,7 +160,7 @@ impl Remote {
             }
             commits.borrow_and_update();
             hurry.borrow_and_update();
-            let pause = backoff.next(random());
+            let pause = backoff.next(self.luck());
             tokio::select! {
                 () = tokio::time::sleep(pause), if !is_permanent => {}
                 // A change that has to go out, or somebody who waits; not more often than once a second.
@@ -183,6 +182,11 @@ impl Remote {
             });
         }
         last.peer.is_some()
+    }
+
+    fn luck(&self) -> u64 {
+        // Without randomness all devices come at the same time, no more.
+        self.store.surroundings().random.bytes().map_or(0, u64::from_be_bytes)
     }
 
     async fn key_changed(&self, from: AccountId) {
@@ -230,7 +234,7 @@ impl Remote {
     async fn meet(&self, peer: StoreId) {
         let store = self.store.clone();
         // What is not noted is noted by the next session.
-        if let Ok(Err(error)) = spawn_blocking(move || store.meet_remote(peer)).await {
+        if let Ok(Err(error)) = session::call(move || store.meet_remote(peer)).await {
             tracing::warn!(%error, "which store the remote is was not noted");
         }
     }
@@ -246,7 +250,7 @@ impl Remote {
             // Attempts in between do not begin the time anew.
             if now.state != state && !(now.state == link::State::Waiting && state == link::State::Connecting) {
                 now.state = state;
-                now.since_us = now_us();
+                now.since_us = self.store.surroundings().clock.now_us();
             }
         });
     }
@@ -290,6 +294,13 @@ impl Remote {
 
     fn holds(&self, name: &str) -> bool {
         self.store.remote_peer().is_some_and(|peer| self.store.is_held(name, peer))
+    }
+
+    /// The state of the link, and what went wrong last; `None` without a remote. It reads no store.
+    #[must_use]
+    pub fn state(&self) -> Option<(link::State, String)> {
+        let state = self.state.borrow();
+        (!self.url().is_empty()).then(|| (state.state, state.error.clone()))
     }
 
     /// Returns once the state of the link is another one.
@@ -360,13 +371,6 @@ fn text(error: &RemoteError) -> String {
     text
 }
 
-fn random() -> u64 {
-    let mut bytes = [0; 8];
-    // Without randomness all devices come at the same time, no more.
-    let _ = getrandom::fill(&mut bytes);
-    u64::from_be_bytes(bytes)
-}
-
 type Opened = (super::channel::Channel, tokio::sync::mpsc::Sender<Vec<u8>>, tonic::Streaming<grpc::Frame>);
 
 /// Connects and makes the handshake.
@@ -376,7 +380,7 @@ async fn open(store: &Store, url: &str) -> Result<Opened, RemoteError> {
         .max_decoding_message_size(grpc::FRAME_MAX)
         .max_encoding_message_size(grpc::FRAME_MAX);
     let key = store.sync_key();
-    let (initiator, first) = Initiator::start(&key).map_err(SessionError::from)?;
+    let (initiator, first) = Initiator::start(&key, &store.surroundings().random).map_err(SessionError::from)?;
     let (to, frames) = grpc::outgoing();
     // The queue has room: nothing was put into it.
     let _ = to.send(first).await;

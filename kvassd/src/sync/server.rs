@@ -101,7 +101,7 @@ impl sync_server::Sync for Service {
 impl Service {
     fn answer(&self, first: &[u8]) -> Result<(Vec<u8>, Channel), channel::ChannelError> {
         let key = self.store.sync_key();
-        channel::respond(first, |account| (account == key.account()).then_some(key))
+        channel::respond(first, &self.store.surroundings().random, |account| (account == key.account()).then_some(key))
     }
 
     fn begin(&self, channel: Channel, stream: Streaming<Frame>, to: tokio::sync::mpsc::Sender<Vec<u8>>) {

@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use kvass_proto::v1::{self, end::Reason, sync_frame::Frame};
 use prost::Message;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::channel::{Channel, ChannelError, Opener};
-use crate::clock::now_us;
 use crate::store::{Cursor, DownloadError, ReadError, RunId, Seq, Store, StoreId, WriteError};
 use receive::Receiver;
 use send::Outbox;
@@ -182,7 +182,7 @@ impl Session {
             version: VERSION,
             store: own.0.to_vec(),
             run: self.store.run().0.to_vec(),
-            clock_us: now_us(),
+            clock_us: self.store.surroundings().clock.now_us(),
         }));
         let Some(hello) = self.frames.next().await? else { return Ok(Ended::Gone) };
         let Frame::Hello(hello) = hello else { return Err(SessionError::Protocol("no greeting")) };
@@ -214,7 +214,8 @@ impl Session {
         }
         let id = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).map_err(|_| SessionError::Protocol("an id is too short"));
         let (store, run) = (StoreId(id(&hello.store)?), RunId(id(&hello.run)?));
-        let skew_us = hello.clock_us.cast_signed().wrapping_sub(now_us().cast_signed());
+        let now_us = self.store.surroundings().clock.now_us();
+        let skew_us = hello.clock_us.cast_signed().wrapping_sub(now_us.cast_signed());
         self.progress.send_modify(|progress| {
             progress.peer = Some(store);
             progress.skew_us = skew_us;
@@ -262,7 +263,11 @@ fn ended(end: &v1::End) -> Result<Ended, SessionError> {
     }
 }
 
-/// Runs a call into the store on a thread that may block.
-async fn call<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Result<T, SessionError> {
+/// Runs a call into the store on a thread that may block. Where the runtime has only this one thread, as in a
+/// simulation, it runs here: another thread would make time pass by itself.
+pub(super) async fn call<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Result<T, SessionError> {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return Ok(call());
+    }
     spawn_blocking(call).await.map_err(|_| SessionError::Panic)
 }
