@@ -122,6 +122,7 @@ impl Client {
         frame::encode(&Request {
             directory: self.place.directory.to_string_lossy().into_owned(),
             version: version::OURS.into(),
+            notes: !self.quiet,
             command: Some(command),
         })
     }

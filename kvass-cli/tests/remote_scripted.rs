@@ -287,3 +287,37 @@ fn serve_without_a_daemon_says_what_is_missing() {
     bin.kvass(&["serve"])
         .fails(3, &format!("kvass: cannot start {}: No such file or directory\n", root.join("kvassd").display()));
 }
+
+#[test]
+fn what_the_daemon_notes_is_one_line_beside_the_answer_and_not_where_notes_are_unwanted() {
+    let note = || Reply::Note(v1::Note { text: "changes wait\nfor 2 h".into() });
+    let noting = |wanted: bool, reply: fn() -> Reply| {
+        Fake::new(vec![script(move |peer| {
+            assert_eq!(peer.whole_request().notes, wanted);
+            peer.greet().reply(note()).reply(reply());
+        })])
+    };
+    let got = noting(true, || common::inline("k", b"v")).kvass(&["get", "k"]);
+    assert_eq!((got.written(), got.stderr.as_str()), ("v", "kvass: changes wait for 2 h\n"));
+    let set = noting(true, common::stored).kvass(&["set", "k", "v"]);
+    assert_eq!((set.written(), set.stderr.as_str()), ("", "kvass: changes wait for 2 h\n"));
+    noting(true, || error(Code::NoSuchKey, "no such key: k"))
+        .kvass(&["get", "k"])
+        .fails(1, "kvass: changes wait for 2 h\nkvass: no such key: k\n");
+    assert_eq!(noting(false, || common::inline("k", b"v")).kvass(&["-q", "get", "k"]).ok().text(), "v");
+    let waited = noting(true, || common::inline("k", b"v")).kvass(&["wait", "k", "--timeout", "1m"]);
+    assert_eq!((waited.written(), waited.stderr.as_str()), ("v", "kvass: changes wait for 2 h\n"));
+}
+
+#[test]
+fn a_note_is_shown_beside_a_value_that_is_streamed() {
+    let fake = Fake::new(vec![script(|peer| {
+        peer.whole_request();
+        peer.greet().reply(Reply::Note(v1::Note { text: "changes wait".into() }));
+        assert_eq!(peer.value().unwrap().len(), 100_000);
+        peer.reply(common::stored());
+    })]);
+    let set = common::run_with(kvass(fake.directory.path()).args(["set", "k"]), &[0; 100_000]);
+    assert_eq!((set.code, set.stderr.as_str()), (0, "kvass: changes wait\n"));
+    fake.done();
+}

@@ -401,3 +401,32 @@ fn a_server_that_lost_its_store_gets_everything_again() {
     assert_eq!((server.get("a").unwrap(), device.get("b").unwrap()), (b"1".to_vec(), b"2".to_vec()));
     assert_eq!(device.link().pending, 0);
 }
+
+#[test]
+fn a_blocked_link_is_told_once_an_hour_before_an_answer_to_clients_that_show_it() {
+    let server = Daemon::server();
+    let stranger = Daemon::started(directory(), &[], [1; 32]);
+    stranger.set("k", b"v");
+    stranger.set_remote(&format!("http://{}", server.status().bind));
+    eventually("a link that is blocked", || (stranger.link().state() == link::State::Blocked).then_some(()));
+    let get = Command::Get(v1::Get { key: "k".into() });
+    let ask = |notes, command: &Command| {
+        let mut client = Client::connect(&stranger.path());
+        let (directory, command) = (client.directory.clone(), Some(command.clone()));
+        let request = v1::Request { directory, notes, command, ..v1::Request::default() };
+        kvass_proto::frame::write_message(&mut client.stream, &request).unwrap();
+        (client.reply(), client)
+    };
+    assert!(matches!(ask(false, &get).0, Reply::Value(_)));
+    for shown in [Command::Status(v1::StatusQuery {}), Command::Config(v1::ConfigQuery {})] {
+        assert!(matches!(ask(true, &shown).0, Reply::Status(_) | Reply::Config(_)));
+    }
+    let (Reply::Note(note), mut client) = ask(true, &get) else { panic!("no note") };
+    assert_eq!(
+        note.text,
+        "not in step with the remote: the remote refuses: it has another key, or no protocol version in common; \
+         'kvass status' tells more"
+    );
+    assert!(matches!(client.reply(), Reply::Value(_)));
+    assert!(matches!(ask(true, &get).0, Reply::Value(_)), "once an hour");
+}

@@ -164,7 +164,12 @@ impl Client {
     }
 
     pub fn request(&mut self, command: request::Command) {
-        let request = v1::Request { directory: self.directory.clone(), version: "0".into(), command: Some(command) };
+        let request = v1::Request {
+            directory: self.directory.clone(),
+            version: "0".into(),
+            command: Some(command),
+            ..v1::Request::default()
+        };
         frame::write_message(&mut self.stream, &request).unwrap();
     }
 
