@@ -27,15 +27,20 @@
 //!   know no clock, file or runtime.
 //! - [`sync`]: sessions with other stores: the encrypted channel, what is said over it, the link to the remote, the
 //!   server for devices. It changes the store only through the store's own commits.
+//! - [`network`], `accept`, `http`: how bytes come in and go out, connections and their limits, and what the port of the
+//!   server answers to those who are no devices. They know no store.
 //!
 //! docs/architecture.md follows a request through these, docs/decisions.md says why they are so.
 
+pub mod accept;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod http;
 pub mod keys;
 mod local;
 pub mod logs;
+pub mod network;
 pub mod process;
 mod program;
 pub mod random;

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError};
 
+use tokio::sync::watch;
+
 use super::commit::{Committer, Job};
 use super::create;
 use super::index::{self, Fault, Index};
@@ -118,7 +120,7 @@ impl Store {
     pub fn is_held(&self, name: &str, peer: StoreId) -> bool {
         let row = self.shared.read_index(|index| index.record(index.account.keys.record_id(name)));
         let seq = row.ok().flatten().and_then(|row| RecordRow::decode(&row)).map(|row| row.seq);
-        seq.is_some_and(|seq| seq <= self.peer(peer).acknowledged)
+        seq.is_some_and(|seq| self.shared.peers().held_by(peer).contains(seq))
     }
 
     /// Whether a cursor lies in this store's history. Where it does not, the history has forked.
@@ -162,9 +164,16 @@ impl Store {
         Ok(merged)
     }
 
-    /// Notes up to which place of this store's log a peer holds all. It is on the disk with the next commit.
-    pub fn acknowledge(&self, peer: StoreId, seq: Seq) {
-        self.shared.peers().acknowledge(peer, seq);
+    /// Notes up to which place of this store's log a peer holds all, which is on the disk with the next commit, and
+    /// ranges of places after it that the peer holds as well, which are not written.
+    pub fn acknowledge(&self, peer: StoreId, seq: Seq, beyond: &[(Seq, Seq)]) {
+        self.shared.change_peers(|peers| peers.acknowledge(peer, seq, beyond));
+    }
+
+    /// Watches what is known of peers: how far each holds this store's log, and how far theirs are held here.
+    #[must_use]
+    pub fn peers_changed(&self) -> watch::Receiver<()> {
+        self.shared.peers_changed.subscribe()
     }
 
     /// Takes a new store id and a new process id, because the history of this store has forked; all peers begin anew.
@@ -220,7 +229,9 @@ impl Committer {
         if plan.is_empty() {
             self.state.counter = plan.state.counter;
             // Merging the same again changes nothing, so the cursor may wait for the next commit.
-            held.into_iter().for_each(|held| shared.peers().hold(from, held));
+            if let Some(held) = held {
+                shared.change_peers(|peers| peers.hold(from, held));
+            }
             return Ok(merged);
         }
         let (mut changes, planned) = plan.finish();
@@ -233,8 +244,10 @@ impl Committer {
         if !self.land(committed, planned, pass, &saved) {
             return Err(shared.space.full());
         }
-        held.into_iter().for_each(|held| shared.peers().hold(from, held));
-        shared.peers().saved(&saved);
+        shared.change_peers(|peers| {
+            held.into_iter().for_each(|held| peers.hold(from, held));
+            peers.saved(&saved);
+        });
         Ok(merged)
     }
 
@@ -258,7 +271,7 @@ impl Committer {
             known.iter().for_each(|peer| meta.remove(index::meta::peer(account, peer.0)));
         })?;
         self.shared.set_pid(pid);
-        self.shared.peers().begin_anew(store, remote);
+        self.shared.change_peers(|peers| peers.begin_anew(store, remote));
         Ok(())
     }
 

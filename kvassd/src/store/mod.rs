@@ -20,6 +20,7 @@ mod names;
 mod open;
 mod pass;
 mod peers;
+mod places;
 mod plan;
 mod read;
 mod rekey;
@@ -47,6 +48,7 @@ pub use download::{BlobFile, Download, DownloadError};
 pub use error::{OpenError, ReadError, WriteError};
 pub use merge::{Merged, Outgoing, Travelling};
 pub use peers::{Cursor, Peer, RunId, StoreId};
+pub use places::Places;
 pub use remote::Pending;
 pub use repair::{Repaired, repair};
 pub use space::RESERVE_MIN;
@@ -188,6 +190,8 @@ struct Shared {
     key: RwLock<EncryptionKey>,
     run: RunId,
     peers: Mutex<Peers>,
+    /// Changes with what is known of peers.
+    peers_changed: watch::Sender<()>,
     remote: watch::Sender<String>,
 }
 
@@ -214,6 +218,12 @@ impl Shared {
 
     fn peers(&self) -> MutexGuard<'_, Peers> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is known of peers, and wakes those who wait for that.
+    fn change_peers(&self, change: impl FnOnce(&mut Peers)) {
+        change(&mut self.peers());
+        self.peers_changed.send_replace(());
     }
 
     fn now_us(&self) -> u64 {
@@ -274,6 +284,7 @@ impl Store {
             pid: AtomicU32::new(opened.pid),
             run: RunId(opened.run),
             peers: Mutex::new(opened.peers),
+            peers_changed: watch::Sender::new(()),
             remote: watch::Sender::new(opened.remote),
             key: RwLock::new(opened.key),
             index: RwLock::new(Some(opened.index)),

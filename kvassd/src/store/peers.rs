@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Seq;
 use super::index::{Fault, Index, meta};
+use super::{Places, Seq};
 use crate::keys::AccountId;
 
 /// Which store a log belongs to. A store that finds that its history has forked takes a new one.
@@ -62,6 +62,8 @@ impl Peer {
 pub(crate) struct Peers {
     own: StoreId,
     all: BTreeMap<StoreId, Peer>,
+    /// What peers hold of this store's log beyond what they have acknowledged. Only in memory: they say it again.
+    beyond: BTreeMap<StoreId, Places>,
     unsaved: BTreeSet<StoreId>,
     remote: RemotePeer,
 }
@@ -114,8 +116,8 @@ impl Peers {
         }
         let account = index.account.keys.account();
         let remote = index.meta.get(meta::REMOTE_PEER)?.and_then(|row| RemotePeer::decode(&row, account));
-        let (remote, unsaved) = (remote.unwrap_or_default(), BTreeSet::new());
-        Ok(Self { own: StoreId(own), all, unsaved, remote })
+        let (beyond, unsaved, remote) = (BTreeMap::new(), BTreeSet::new(), remote.unwrap_or_default());
+        Ok(Self { own: StoreId(own), all, beyond, unsaved, remote })
     }
 
     pub(crate) fn own(&self) -> StoreId {
@@ -145,17 +147,28 @@ impl Peers {
         self.unsaved.insert(peer);
     }
 
-    pub(crate) fn acknowledge(&mut self, peer: StoreId, seq: Seq) {
+    /// The peer holds this store's log up to a place, and the places of some ranges after it.
+    pub(crate) fn acknowledge(&mut self, peer: StoreId, seq: Seq, beyond: &[(Seq, Seq)]) {
         let known = self.all.entry(peer).or_default();
         if seq > known.acknowledged {
             known.acknowledged = seq;
             self.unsaved.insert(peer);
         }
+        let acknowledged = known.acknowledged;
+        let places = self.beyond.entry(peer).or_default();
+        beyond.iter().for_each(|(first, last)| places.insert(*first, *last));
+        places.forget(acknowledged);
+    }
+
+    /// What a peer has said to hold of this store's log.
+    pub(crate) fn held_by(&self, peer: StoreId) -> Held {
+        let acknowledged = self.all.get(&peer).map_or(Seq(0), |peer| peer.acknowledged);
+        Held { acknowledged, beyond: self.beyond.get(&peer).cloned().unwrap_or_default() }
     }
 
     /// Forgets all peers, under a new id or another account.
     pub(crate) fn begin_anew(&mut self, own: StoreId, remote: RemotePeer) {
-        *self = Self { own, all: BTreeMap::new(), unsaved: BTreeSet::new(), remote };
+        *self = Self { own, all: BTreeMap::new(), beyond: BTreeMap::new(), unsaved: BTreeSet::new(), remote };
     }
 
     /// Adds what is not on the disk to a commit, and returns whose it is.
@@ -170,6 +183,20 @@ impl Peers {
     /// What was added to a commit is on the disk.
     pub(crate) fn saved(&mut self, peers: &[StoreId]) {
         self.unsaved.retain(|peer| !peers.contains(peer));
+    }
+}
+
+/// What a peer holds of this store's log.
+#[derive(Default)]
+pub(crate) struct Held {
+    /// All up to here.
+    pub(crate) acknowledged: Seq,
+    beyond: Places,
+}
+
+impl Held {
+    pub(crate) fn contains(&self, place: Seq) -> bool {
+        place <= self.acknowledged || self.beyond.contains(place)
     }
 }
 

@@ -252,7 +252,7 @@ impl Committer {
         self.shared.set_key(key);
         // The log of the new account has other places; who syncs begins anew.
         let own = self.shared.peers().own();
-        self.shared.peers().begin_anew(own, remote_peer);
+        self.shared.change_peers(|peers| peers.begin_anew(own, remote_peer));
         self.write_witness();
         self.announce();
         if let Err(fault) = self.shared.read_index(Index::drop_other_accounts) {

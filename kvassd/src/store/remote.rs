@@ -70,14 +70,19 @@ impl Store {
     }
 
     fn waiting(&self, limit: usize) -> Result<Pending, ReadError> {
-        let remote = self.shared.peers().remote();
-        let after = remote.id.map_or(Seq(0), |peer| self.peer(peer).acknowledged);
-        let range = (Bound::Excluded(after.0.to_be_bytes()), Bound::Included(self.head().0.to_be_bytes()));
+        let (remote, held) = {
+            let peers = self.shared.peers();
+            let remote = peers.remote();
+            (remote, remote.id.map(|peer| peers.held_by(peer)).unwrap_or_default())
+        };
+        let range = (Bound::Excluded(held.acknowledged.0.to_be_bytes()), Bound::Included(self.head().0.to_be_bytes()));
         let read = self.shared.read_index(|index| {
             let mut pending = Pending::default();
             for row in index.account.trees.log.range::<[u8; 8], _>(range).take(limit) {
-                let Some((id, via)) = row::decode_log(&row?.1) else { continue };
-                if remote.id.is_some_and(|peer| peer.0 == via) {
+                let (seq, row) = row?;
+                let seq = <[u8; 8]>::try_from(&seq[..]).map_or(0, u64::from_be_bytes);
+                let Some((id, via)) = row::decode_log(&row) else { continue };
+                if remote.id.is_some_and(|peer| peer.0 == via) || held.contains(Seq(seq)) {
                     continue;
                 }
                 if pending.count == 0 {
@@ -106,7 +111,7 @@ impl Committer {
             meta.insert(index::meta::REMOTE, remote.as_bytes());
             meta.insert(index::meta::REMOTE_PEER, &peer.encode(account)[..]);
         })?;
-        self.shared.peers().set_remote(peer);
+        self.shared.change_peers(|peers| peers.set_remote(peer));
         self.shared.remote.send_replace(remote);
         Ok(())
     }
@@ -117,7 +122,7 @@ impl Committer {
         let since_us = if before.id.is_none() { before.since_us } else { self.shared.now_us() };
         let remote = RemotePeer { id: Some(peer), since_us };
         self.write_meta(|meta, account| meta.insert(index::meta::REMOTE_PEER, &remote.encode(account)[..]))?;
-        self.shared.peers().set_remote(remote);
+        self.shared.change_peers(|peers| peers.set_remote(remote));
         Ok(())
     }
 }

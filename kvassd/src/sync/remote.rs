@@ -9,59 +9,16 @@ use std::time::Duration;
 use kvass_proto::v1::entry::Sync;
 use kvass_proto::v1::{self, link};
 use tokio::sync::watch;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel as Transport, Endpoint};
 
 use super::backoff::Backoff;
-use super::channel::{ChannelError, Initiator};
-use super::grpc::{self, sync_client};
-use super::session::{self, Ended, Link, Progress, SessionError, Side};
+pub use super::connect::RemoteError;
+use super::connect::{self, Opened};
+use super::grpc;
+use super::session::{self, Ended, Link, Progress, Side};
 use crate::keys::AccountId;
+use crate::network::{Connect, Tcp};
 use crate::store::{Seq, Store, StoreId};
-
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(5);
-
-/// Why a remote is not reached.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the texts say it")]
-pub enum RemoteError {
-    #[error("{0} is no address")]
-    Address(String),
-    #[error("nothing answers at {0}")]
-    Absent(String),
-    #[error("{0} does not answer in time")]
-    Silent(String),
-    #[error("{0} is no kvassd server")]
-    Other(String),
-    #[error("https is not supported yet")]
-    Tls,
-    #[error(transparent)]
-    Session(#[from] SessionError),
-}
-
-impl RemoteError {
-    fn is_permanent(&self) -> bool {
-        match self {
-            Self::Session(error) => error.is_permanent(),
-            Self::Address(_) | Self::Tls => true,
-            _ => false,
-        }
-    }
-
-    /// What to do about it, or nothing.
-    #[must_use]
-    pub fn hint(&self) -> &str {
-        match self {
-            Self::Session(SessionError::Channel(ChannelError::Refused)) => {
-                "compare 'Fingerprint' in 'kvass config show' on both machines, then set one key with 'kvass config key'"
-            }
-            Self::Absent(_) => "is 'kvass serve' running there? Without a port 80 is meant; kvass serve has 8000",
-            _ => "",
-        }
-    }
-}
 
 /// How it stands with the remote.
 #[derive(Clone, Debug)]
@@ -97,6 +54,7 @@ pub enum Goal {
 #[derive(Clone)]
 pub struct Remote {
     store: Store,
+    network: Arc<dyn Connect>,
     state: Arc<watch::Sender<State>>,
     progress: Arc<watch::Sender<Progress>>,
     questions: Arc<watch::Sender<u64>>,
@@ -108,9 +66,16 @@ impl Remote {
     /// The link of a store, which [`Remote::run`] keeps.
     #[must_use]
     pub fn new(store: Store) -> Self {
+        Self::over(Arc::new(Tcp), store)
+    }
+
+    /// The same over another network than TCP.
+    #[must_use]
+    pub fn over(network: Arc<dyn Connect>, store: Store) -> Self {
         let state = State::beginning(store.surroundings().clock.now_us());
         Self {
             store,
+            network,
             state: Arc::new(watch::Sender::new(state)),
             progress: Arc::new(watch::Sender::new(Progress::default())),
             questions: Arc::new(watch::Sender::new(0)),
@@ -200,9 +165,11 @@ impl Remote {
     }
 
     async fn session(&self, url: &str, stop: &CancellationToken) -> Result<Ended, RemoteError> {
-        let (channel, link, stream) = open(&self.store, url).await?;
+        let opened =
+            connect::open(&*self.network, &self.store.surroundings().random, &self.store.sync_key(), url).await?;
+        let Opened { channel, to, from: stream, connection } = opened;
         let (inbound, from) = grpc::incoming();
-        let link = Link { to: link, from };
+        let link = Link { to, from };
         let (progress, mut shown) = watch::channel(Progress::default());
         let running = session::run(
             self.store.clone(),
@@ -225,10 +192,12 @@ impl Remote {
             }
             std::future::pending::<()>().await;
         };
-        tokio::select! {
-            ended = running => Ok(ended?),
+        let ended = tokio::select! {
+            ended = running => ended,
             ((), ()) = async { tokio::join!(grpc::carry(stream, inbound), show) } => Ok(Ended::Gone),
-        }
+        };
+        connection.close().await;
+        Ok(ended?)
     }
 
     async fn meet(&self, peer: StoreId) {
@@ -311,7 +280,7 @@ impl Remote {
 
     /// Looks whether a remote answers, which takes some seconds at most.
     pub async fn probe(&self, url: &str) -> Result<(), RemoteError> {
-        open(&self.store, url).await.map(drop)
+        connect::open(&*self.network, &self.store.surroundings().random, &self.store.sync_key(), url).await.map(drop)
     }
 
     /// Ends a wait between attempts, also where the last one says that all others must fail: something may have been
@@ -329,9 +298,11 @@ impl Remote {
     /// Waits until what is wished is so. The question is one of [`Remote::ask`], asked before.
     pub async fn reached(&self, question: u64, goal: &Goal) {
         let own = self.store.head();
-        let (mut commits, mut progress) = (self.store.commits(), self.progress.subscribe());
+        let (mut peers, mut commits) = (self.store.peers_changed(), self.store.commits());
+        let mut progress = self.progress.subscribe();
         loop {
             let now = *progress.borrow_and_update();
+            peers.borrow_and_update();
             commits.borrow_and_update();
             let is_reached = match goal {
                 Goal::Held(name) => self.holds(name),
@@ -343,9 +314,9 @@ impl Remote {
             }
             tokio::select! {
                 _ = progress.changed() => {}
-                _ = commits.changed() => {}
-                // What is acknowledged, or held without a commit, wakes nobody.
-                () = tokio::time::sleep(Duration::from_millis(5)) => {}
+                _ = peers.changed() => {}
+                // The entry may be another version now, which the remote holds.
+                _ = commits.changed(), if matches!(goal, Goal::Held(_)) => {}
             }
         }
     }
@@ -369,41 +340,4 @@ fn text(error: &RemoteError) -> String {
         cause = error.source();
     }
     text
-}
-
-type Opened = (super::channel::Channel, tokio::sync::mpsc::Sender<Vec<u8>>, tonic::Streaming<grpc::Frame>);
-
-/// Connects and makes the handshake.
-async fn open(store: &Store, url: &str) -> Result<Opened, RemoteError> {
-    let transport = connect(url).await?;
-    let mut client = sync_client::SyncClient::new(transport)
-        .max_decoding_message_size(grpc::FRAME_MAX)
-        .max_encoding_message_size(grpc::FRAME_MAX);
-    let key = store.sync_key();
-    let (initiator, first) = Initiator::start(&key, &store.surroundings().random).map_err(SessionError::from)?;
-    let (to, frames) = grpc::outgoing();
-    // The queue has room: nothing was put into it.
-    let _ = to.send(first).await;
-    let other = |_| RemoteError::Other(url.to_owned());
-    let silent = |_| RemoteError::Silent(url.to_owned());
-    let answer = timeout(CONNECT, client.session(grpc::encode(frames))).await.map_err(silent)?;
-    let mut stream = answer.map_err(other)?.into_inner();
-    let reply = timeout(grpc::HANDSHAKE, grpc::receive(&mut stream)).await.map_err(silent)?;
-    let reply = reply.map_err(other)?.ok_or_else(|| RemoteError::Other(url.to_owned()))?;
-    let channel = initiator.finish(&reply).map_err(SessionError::from)?;
-    Ok((channel, to, stream))
-}
-
-async fn connect(url: &str) -> Result<Transport, RemoteError> {
-    if url.starts_with("https:") {
-        return Err(RemoteError::Tls);
-    }
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| RemoteError::Address(url.to_owned()))?;
-    let endpoint = endpoint
-        .connect_timeout(CONNECT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(grpc::KEEPALIVE)
-        .keep_alive_timeout(grpc::KEEPALIVE)
-        .keep_alive_while_idle(true);
-    endpoint.connect().await.map_err(|_| RemoteError::Absent(url.to_owned()))
 }

@@ -4,6 +4,7 @@
 //! changes only in the store's commits, so a session may be dropped at any await; the next one goes on from the
 //! cursors. docs/protocol.md has the order of the frames.
 
+mod backlog;
 mod receive;
 mod send;
 
@@ -241,7 +242,7 @@ impl Session {
         let store = self.store.clone();
         let accepted = call(move || store.accepts(cursor)).await??;
         if accepted {
-            self.store.acknowledge(peer, cursor.seq);
+            self.store.acknowledge(peer, cursor.seq, &[]);
         }
         Ok(accepted.then_some(cursor.seq))
     }
