@@ -45,6 +45,12 @@ pub(crate) enum Command {
     /// Show or change the key, the process id and the remote
     #[command(subcommand)]
     Config(Config),
+    /// Show a line that lets another device join, as text and as a QR code
+    ///
+    /// It carries the remote and the encryption key: whoever has it can read and change everything.
+    /// A code is shown on a terminal that is large enough.
+    Pair,
+    Join(Join),
     Serve(Serve),
     /// Start, stop or restart the daemon by hand
     ///
@@ -254,6 +260,25 @@ Examples:
         #[arg(value_name = "HOST", value_parser = remote::parse, value_hint = ValueHint::Hostname)]
         remote: Option<String>,
     },
+}
+
+/// Join the devices of a pairing line
+///
+/// Takes the line that `kvass pair` shows on another device, and sets its remote and its encryption key. Entries that
+/// are stored here are kept; where both sides have one, the newer wins, and it asks first where they differ.
+/// Where LINK is absent or '-', reads standard input; a terminal shows no echo.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kvass join                          asks for the line
+  ssh old kvass pair | kvass join")]
+pub(crate) struct Join {
+    /// The line; '-' or absent: standard input
+    #[arg(value_hint = ValueHint::Other)]
+    pub(crate) link: Option<OsString>,
+    /// Join without a question, though entries differ
+    #[arg(short, long)]
+    pub(crate) force: bool,
 }
 
 /// Run the daemon in the foreground, and accept other devices

@@ -217,6 +217,7 @@ fn is_question(command: &Command) -> bool {
             | Command::SetKey(_)
             | Command::SetPid(_)
             | Command::SetRemote(_)
+            | Command::Join(_)
             | Command::Stop(_)
     )
 }

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 mod commands;
 pub(crate) mod failure;
+mod join;
 mod list;
 mod note;
 pub(crate) mod state;

@@ -50,6 +50,8 @@ impl Exchange<'_, '_, '_> {
             Command::SetPid(set) => self.set_pid(set).await?,
             Command::SetRemote(set) => self.set_remote(set).await?,
             Command::Sync(sync) => self.sync(sync).await?,
+            Command::Preview(preview) => self.preview(preview).await?,
+            Command::Join(join) => self.join(join).await?,
             Command::Check(v1::Check {}) => self.check().await?,
             Command::Stop(v1::Stop {}) => {
                 return Err(Failure::new(Code::Failed, "a stop is no request to the store"));
@@ -131,7 +133,7 @@ impl Exchange<'_, '_, '_> {
         }))
     }
 
-    async fn config(&mut self) -> Result<Reply, Failure> {
+    pub(super) async fn config(&mut self) -> Result<Reply, Failure> {
         let (summary, key) = self.shared.call(|| (self.store.summary(), self.store.encryption_key())).await;
         let summary = summary?;
         Ok(Reply::Config(v1::Config {

@@ -51,7 +51,7 @@ impl Notes {
 
 /// For how long the oldest change has waited.
 fn age_us(store: &Store, now_us: u64) -> Option<u64> {
-    let since_us = store.oldest_pending_us(ROWS).ok().filter(|since_us| *since_us != 0)?;
+    let since_us = store.oldest_waiting_us(ROWS).ok().filter(|since_us| *since_us != 0)?;
     Some(now_us.saturating_sub(since_us))
 }
 
@@ -144,7 +144,7 @@ mod tests {
         store.set_remote("http://127.0.0.1:1".into()).unwrap();
         store.meet_remote(peer).unwrap();
         set(&store, "a");
-        store.acknowledge(peer, store.head());
+        store.acknowledge(peer, store.head(), &[]);
         place.pass(3 * DAY);
         assert_eq!(notes.due(&store, &remote), None);
         set(&store, "b");

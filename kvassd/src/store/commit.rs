@@ -36,8 +36,10 @@ pub(crate) enum Job {
         changes: Vec<Change>,
         answer: Answer<Vec<Outcome>>,
     },
+    /// Puts another key in force, and with it another remote where one is named.
     SetKey {
         key: EncryptionKey,
+        remote: Option<String>,
         answer: Answer<()>,
     },
     SetPid {
@@ -119,7 +121,7 @@ impl Committer {
                 // Else a change of key would wait for ever beside many writers.
                 self.continue_rekey();
             }
-            Some(Job::SetKey { key, answer }) => self.start_rekey(key, answer),
+            Some(Job::SetKey { key, remote, answer }) => self.start_rekey(key, remote, answer),
             Some(Job::SetPid { pid, answer }) => self.set_pid(pid, &answer),
             Some(Job::Merge { account, arrivals, from, cursor, answer }) => {
                 let _ = answer.send(self.merge(account, arrivals, from, cursor));

@@ -11,10 +11,10 @@ use super::row::{self, RecordRow};
 use super::{ReadError, Seq, Store, WriteError};
 use crate::record::RecordId;
 
-/// What a peer does not hold durably.
+/// What the remote does not hold durably.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pending {
-    /// How many changes; what came from the peer does not count.
+pub struct Waiting {
+    /// How many changes; what came from the remote does not count.
     pub count: u64,
     /// Since when the oldest of them waits, in microseconds since 1970; 0 where there is none.
     pub since_us: u64,
@@ -56,8 +56,9 @@ impl Store {
     ///
     /// # Errors
     /// The index cannot be read.
-    pub fn pending(&self) -> Result<Pending, ReadError> {
-        self.waiting(usize::MAX)
+    pub fn waiting(&self) -> Result<Waiting, ReadError> {
+        let remote = self.shared.peers().remote();
+        self.lacking(remote, usize::MAX)
     }
 
     /// Since when the oldest change that the remote does not hold waits, in microseconds since 1970; 0 where none is
@@ -65,32 +66,37 @@ impl Store {
     ///
     /// # Errors
     /// The index cannot be read.
-    pub fn oldest_pending_us(&self, limit: usize) -> Result<u64, ReadError> {
-        Ok(self.waiting(limit)?.since_us)
+    pub fn oldest_waiting_us(&self, limit: usize) -> Result<u64, ReadError> {
+        let remote = self.shared.peers().remote();
+        Ok(self.lacking(remote, limit)?.since_us)
     }
 
-    fn waiting(&self, limit: usize) -> Result<Pending, ReadError> {
-        let (remote, held) = {
-            let peers = self.shared.peers();
-            let remote = peers.remote();
-            (remote, remote.id.map(|peer| peers.held_by(peer)).unwrap_or_default())
-        };
+    /// How many changes here a peer has not said to hold; what came from it does not count.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn pending(&self, peer: StoreId) -> Result<u64, ReadError> {
+        Ok(self.lacking(RemotePeer { id: Some(peer), since_us: 0 }, usize::MAX)?.count)
+    }
+
+    fn lacking(&self, peer: RemotePeer, limit: usize) -> Result<Waiting, ReadError> {
+        let held = peer.id.map(|id| self.shared.peers().held_by(id)).unwrap_or_default();
         let range = (Bound::Excluded(held.acknowledged.0.to_be_bytes()), Bound::Included(self.head().0.to_be_bytes()));
         let read = self.shared.read_index(|index| {
-            let mut pending = Pending::default();
+            let mut waiting = Waiting::default();
             for row in index.account.trees.log.range::<[u8; 8], _>(range).take(limit) {
                 let (seq, row) = row?;
                 let seq = <[u8; 8]>::try_from(&seq[..]).map_or(0, u64::from_be_bytes);
                 let Some((id, via)) = row::decode_log(&row) else { continue };
-                if remote.id.is_some_and(|peer| peer.0 == via) || held.contains(Seq(seq)) {
+                if peer.id.is_some_and(|id| id.0 == via) || held.contains(Seq(seq)) {
                     continue;
                 }
-                if pending.count == 0 {
-                    pending.since_us = written_us(index, id)?.max(remote.since_us);
+                if waiting.count == 0 {
+                    waiting.since_us = written_us(index, id)?.max(peer.since_us);
                 }
-                pending.count += 1;
+                waiting.count += 1;
             }
-            Ok(pending)
+            Ok(waiting)
         });
         read.map_err(|fault| self.failed(fault))
     }

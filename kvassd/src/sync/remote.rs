@@ -15,8 +15,9 @@ use super::backoff::Backoff;
 pub use super::connect::RemoteError;
 use super::connect::{self, Opened};
 use super::grpc;
+use super::preview::{self, Preview};
 use super::session::{self, Ended, Link, Progress, Side};
-use crate::keys::AccountId;
+use crate::keys::{AccountId, EncryptionKey};
 use crate::network::{Connect, Tcp};
 use crate::store::{Seq, Store, StoreId};
 
@@ -26,6 +27,7 @@ struct State {
     state: link::State,
     since_us: u64,
     error: String,
+    hint: String,
     /// The clock of the remote, as the last session that has ended saw it.
     skew_us: i64,
     /// What sessions that have ended have refused.
@@ -35,7 +37,8 @@ struct State {
 impl State {
     /// Nothing was tried yet.
     fn beginning(now_us: u64) -> Self {
-        Self { state: link::State::Connecting, since_us: now_us, error: String::new(), skew_us: 0, refused: 0 }
+        let (error, hint) = (String::new(), String::new());
+        Self { state: link::State::Connecting, since_us: now_us, error, hint, skew_us: 0, refused: 0 }
     }
 }
 
@@ -212,8 +215,8 @@ impl Remote {
         self.state.send_modify(|now| {
             // What went wrong stays to be read until it is better.
             match error {
-                Some(error) => now.error = text(error),
-                None if state == link::State::Connected => now.error.clear(),
+                Some(error) => (now.error, now.hint) = (text(error), error.hint().to_owned()),
+                None if state == link::State::Connected => (now.error, now.hint) = Default::default(),
                 None => {}
             }
             // Attempts in between do not begin the time anew.
@@ -237,15 +240,16 @@ impl Remote {
             return None;
         }
         let (state, progress) = (self.state.borrow().clone(), *self.progress.borrow());
-        let pending = self.store.pending().unwrap_or_default();
+        let waiting = self.store.waiting().unwrap_or_default();
         Some(v1::Link {
             state: state.state.into(),
             since_us: state.since_us,
             error: state.error,
-            pending: pending.count,
+            hint: state.hint,
+            pending: waiting.count,
             skew_us: if progress.peer.is_some() { progress.skew_us } else { state.skew_us },
             refused: state.refused + progress.refused,
-            oldest_us: pending.since_us,
+            oldest_us: waiting.since_us,
         })
     }
 
@@ -281,6 +285,19 @@ impl Remote {
     /// Looks whether a remote answers, which takes some seconds at most.
     pub async fn probe(&self, url: &str) -> Result<(), RemoteError> {
         connect::open(&*self.network, &self.store.surroundings().random, &self.store.sync_key(), url).await.map(drop)
+    }
+
+    /// Looks at what another remote holds, under its key; `seen` counts the records that came.
+    ///
+    /// # Errors
+    /// As [`preview::preview`].
+    pub async fn preview(
+        &self,
+        url: &str,
+        key: &EncryptionKey,
+        seen: &watch::Sender<u64>,
+    ) -> Result<Preview, RemoteError> {
+        preview::preview(&self.store, &*self.network, url, key, seen).await
     }
 
     /// Ends a wait between attempts, also where the last one says that all others must fail: something may have been

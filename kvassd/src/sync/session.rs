@@ -27,7 +27,7 @@ use send::Outbox;
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// The version of the protocol that this program speaks.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// The wire of a session: whole frames, in order.
 pub struct Link {
