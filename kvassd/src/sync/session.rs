@@ -37,7 +37,7 @@ use write::Report;
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// The version of the protocol that this program speaks.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// The wire of a session: whole frames, in order.
 pub struct Link {
@@ -326,7 +326,7 @@ fn ended(end: &v1::End) -> Result<Ended, SessionError> {
 
 /// Runs a call into the store on a thread that may block. Where the runtime has only this one thread, as in a
 /// simulation, it runs here: another thread would make time pass by itself.
-async fn call<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Result<T, SessionError> {
+pub(super) async fn call<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Result<T, SessionError> {
     if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
         return Ok(call());
     }
