@@ -46,7 +46,7 @@ pub use check::{Checked, Finding};
 pub use download::{BlobFile, Download, DownloadError};
 pub use error::{OpenError, ReadError, WriteError};
 pub use merge::{Merged, Outgoing, Travelling};
-pub use peers::{Cursor, Peer, RunId, StoreId};
+pub use peers::{Cursor, Opening, Peer, RunId, StoreId};
 pub use places::Places;
 pub use repair::{Repaired, repair};
 pub use space::RESERVE_MIN;

@@ -9,7 +9,7 @@ use super::backlog::{Backlog, Lacking, RANGES};
 use super::send::Outbox;
 use super::{Ended, Frames, Progress, SessionError, call, ended};
 use crate::record::{Auth, Clear, Record, ValueHash};
-use crate::store::{Cursor, Download, RunId, Seq, Store, StoreId, Travelling};
+use crate::store::{Cursor, Download, Opening, RunId, Seq, Store, Travelling};
 
 /// The most records, and about the most of their bytes, that the other side may want to have merged at once.
 const PART_RECORDS: usize = 1_024;
@@ -25,7 +25,7 @@ struct Taking {
 
 pub(super) struct Receiver {
     store: Store,
-    peer: StoreId,
+    peer: Opening,
     outbox: Outbox,
     requests: mpsc::Sender<v1::BlobWant>,
     progress: watch::Sender<Progress>,
@@ -38,12 +38,12 @@ pub(super) struct Receiver {
 impl Receiver {
     pub(super) fn new(
         store: Store,
-        peer: StoreId,
+        peer: Opening,
         outbox: Outbox,
         requests: mpsc::Sender<v1::BlobWant>,
         progress: watch::Sender<Progress>,
     ) -> Self {
-        let backlog = Backlog::new(store.peer(peer).held.map_or(Seq(0), |held| held.seq));
+        let backlog = Backlog::new(store.peer(peer.store).held.map_or(Seq(0), |held| held.seq));
         Self { store, peer, outbox, requests, progress, gathered: Vec::new(), bytes: 0, backlog, taking: None }
     }
 
@@ -80,7 +80,7 @@ impl Receiver {
         let place = |seq| Seq(seq).min(head);
         let beyond = held.beyond.iter().take(RANGES).filter(|places| places.first <= head.0);
         let beyond: Vec<_> = beyond.map(|places| (Seq(places.first), place(places.last))).collect();
-        self.store.acknowledge(self.peer, place(held.seq), &beyond);
+        self.store.acknowledge(self.peer.store, place(held.seq), &beyond);
     }
 
     /// Gathers records until the frame that has the cursor, then merges them.

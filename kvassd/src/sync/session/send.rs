@@ -11,7 +11,7 @@ use super::super::channel::Sealer;
 use super::{Ended, SessionError, call};
 use crate::keys::AccountId;
 use crate::record::ValueHash;
-use crate::store::{Cursor, Seq, Store, StoreId, Travelling};
+use crate::store::{Cursor, Opening, Seq, Store, StoreId, Travelling};
 use crate::value::{CHUNK, TAG};
 
 /// Rows of the log that are read at once.
@@ -107,7 +107,7 @@ pub(super) async fn log(
     store: &Store,
     outbox: &Outbox,
     identity: (StoreId, AccountId),
-    peer: StoreId,
+    peer: Opening,
     mut after: Seq,
 ) -> Result<Ended, SessionError> {
     let mut commits = store.commits();
