@@ -118,7 +118,7 @@ fn unknown(letter: char, place: usize) -> PairingError {
 
 /// CRC-32 as in ISO 3309 and zlib.
 fn crc32(bytes: &[u8]) -> u32 {
-    let step = |crc: u32, _| crc >> 1 ^ (crc & 1) * 0xedb8_8320;
+    let step = |crc: u32, _| (crc >> 1) ^ ((crc & 1) * 0xedb8_8320);
     !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
 }
 

@@ -13,8 +13,7 @@ use tokio::time::timeout;
 
 use super::channel::{ChannelError, Opener, Sealer};
 use super::connect::{self, Opened, RemoteError};
-use super::grpc;
-use super::session::{self, SessionError};
+use super::session::{self, Link, SessionError};
 use crate::keys::{EncryptionKey, Keys, SyncKey};
 use crate::network::Connect;
 use crate::random::Random;
@@ -66,8 +65,7 @@ struct Look<'a> {
     url: &'a str,
     sealer: Sealer,
     opener: Opener,
-    to: tokio::sync::mpsc::Sender<Vec<u8>>,
-    from: tonic::Streaming<grpc::Frame>,
+    link: Link,
     connection: connect::Connection,
     differing: u64,
     first: BTreeMap<String, Difference>,
@@ -75,10 +73,10 @@ struct Look<'a> {
 
 impl<'a> Look<'a> {
     fn new(store: &'a Store, key: &EncryptionKey, opened: Opened, url: &'a str) -> Self {
-        let Opened { channel, to, from, connection } = opened;
+        let Opened { channel, link, connection } = opened;
         let (sealer, opener) = channel.split();
         let (keys, first) = (Keys::derive(key), BTreeMap::new());
-        Self { store, keys, url, sealer, opener, to, from, connection, differing: 0, first }
+        Self { store, keys, url, sealer, opener, link, connection, differing: 0, first }
     }
 
     async fn run(&mut self, random: &Random, seen: &watch::Sender<u64>) -> Result<Preview, RemoteError> {
@@ -137,12 +135,12 @@ impl<'a> Look<'a> {
     async fn say(&mut self, frame: Frame) -> Result<(), RemoteError> {
         let bytes = v1::SyncFrame { frame: Some(frame) }.encode_to_vec();
         let sealed = self.sealer.seal(&bytes).map_err(SessionError::from)?;
-        self.to.send(sealed).await.map_err(|_| self.gone())
+        self.link.to.send(sealed).await.map_err(|_| self.gone())
     }
 
     async fn next(&mut self) -> Result<Frame, RemoteError> {
-        let received = timeout(SILENCE, grpc::receive(&mut self.from)).await.map_err(|_| self.gone())?;
-        let sealed = received.map_err(|_| self.gone())?.ok_or_else(|| self.gone())?;
+        let received = timeout(SILENCE, self.link.from.recv()).await.map_err(|_| self.gone())?;
+        let sealed = received.ok_or_else(|| self.gone())?;
         let bytes = self.opener.open(&sealed).map_err(SessionError::from)?;
         let frame = v1::SyncFrame::decode(bytes.as_slice()).ok().and_then(|frame| frame.frame);
         frame.ok_or_else(|| broken("no frame"))
@@ -154,8 +152,8 @@ impl<'a> Look<'a> {
 
     async fn end(mut self) {
         let _ = self.say(Frame::End(v1::End { reason: Reason::Again.into() })).await;
-        let Self { connection, to, from, .. } = self;
-        drop((to, from));
+        let Self { connection, link, .. } = self;
+        drop(link);
         connection.close().await;
     }
 }

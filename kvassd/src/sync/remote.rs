@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 pub use super::connect::RemoteError;
 use super::connect::{self, Opened};
-use super::grpc;
+use super::jump::jumped;
 use super::preview::{self, Preview};
-use super::session::{self, Ended, Link, Progress, SessionError, Side};
+use super::session::{self, Ended, Progress, Side};
 use crate::keys::{AccountId, EncryptionKey};
 use crate::logs::Seldom;
 use crate::network::{Connect, Tcp};
@@ -118,11 +118,7 @@ impl Remote {
             let (_, account) = self.store.identity();
             let ended = self.session(url, stop).await;
             let is_permanent = ended.as_ref().is_err_and(RemoteError::is_permanent);
-            let has_met = self.end_session();
-            // Until there is space, each session ends as soon as it began; what is written here makes none there.
-            let is_full = matches!(&ended, Err(RemoteError::Session(error)) if error.is_full());
-            let is_other_full = matches!(&ended, Err(RemoteError::Session(SessionError::OtherFull)));
-            if has_met && !is_full && !is_other_full {
+            if self.end_session() {
                 backoff.reset();
             }
             match ended {
@@ -141,10 +137,12 @@ impl Remote {
             tokio::select! {
                 () = tokio::time::sleep(pause), if !is_permanent => {}
                 // A change that has to go out, or somebody who waits; not more often than once a second.
-                _ = async { tokio::time::sleep(Duration::from_secs(1)).await; commits.changed().await }, if !is_permanent && !is_other_full => {}
+                _ = async { tokio::time::sleep(Duration::from_secs(1)).await; commits.changed().await }, if !is_permanent => {}
                 // Another key may be the one that the remote has.
                 () = self.key_changed(account) => backoff.reset(),
                 _ = hurry.changed() => {}
+                // The machine slept: what was so before need not be so any more.
+                () = jumped(&self.store.surroundings().clock), if !is_permanent => backoff.reset(),
             }
         }
     }
@@ -179,9 +177,7 @@ impl Remote {
     async fn session(&self, url: &str, stop: &CancellationToken) -> Result<Ended, RemoteError> {
         let opened =
             connect::open(&*self.network, &self.store.surroundings().random, &self.store.sync_key(), url).await?;
-        let Opened { channel, to, from: stream, connection } = opened;
-        let (inbound, from) = grpc::incoming();
-        let link = Link { to, from };
+        let Opened { channel, link, connection } = opened;
         let (progress, mut shown) = watch::channel(Progress::default());
         let running = session::run(
             self.store.clone(),
@@ -206,7 +202,7 @@ impl Remote {
         };
         let ended = tokio::select! {
             ended = running => ended,
-            ((), ()) = async { tokio::join!(grpc::carry(stream, inbound), show) } => Ok(Ended::Gone),
+            () = show => Ok(Ended::Gone),
         };
         connection.close().await;
         Ok(ended?)
@@ -259,6 +255,8 @@ impl Remote {
             skew_us: if progress.peer.is_some() { progress.skew_us } else { state.skew_us },
             refused: state.refused + progress.refused,
             oldest_us: waiting.since_us,
+            differs: progress.differs,
+            full: progress.full,
         })
     }
 
