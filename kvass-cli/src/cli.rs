@@ -77,7 +77,7 @@ Examples:
   kvass set answer -42
   kvass set flag -- -x        a value that begins with '-' stands after '--'
   kvass set token --prompt    keeps it out of the shell's history
-  kvass set done yes --wait=1m  returns once the remote holds it")]
+  kvass set job done --wait   returns once the remote holds it")]
 pub(crate) struct Set {
     /// The name: 1 to 1,024 bytes of UTF-8 without control characters
     #[arg(value_parser = key, add = ArgValueCompleter::new(keys), value_hint = ValueHint::Other)]
@@ -106,7 +106,7 @@ Examples:
   kvass get greeting
   kvass get photo -o photo.jpg
   kvass get theme --default dark
-  kvass get done --fresh       first asks the remote")]
+  kvass get job --fresh       first takes what the remote has")]
 pub(crate) struct Get {
     /// The name that was set
     #[arg(value_parser = key, add = ArgValueCompleter::new(keys), value_hint = ValueHint::Other)]

@@ -23,11 +23,12 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Stops the daemon and waits until it is gone; false where none ran.
 pub(crate) fn stop(client: &Client) -> Result<bool, Error> {
     let begun = Instant::now();
+    let asked = client.place.lock_pid();
     loop {
         match client.connect_running(Command::Stop(v1::Stop {}), GREETING_LIMIT) {
             Ok(connection) => match ask(connection) {
                 Err(Error::Daemon(error)) if is_ending(&error, client) => break,
-                asked => break asked?,
+                answered => break answered?,
             },
             Err(Refusal::Ended) => break,
             Err(Refusal::Absent) if !is_locked(&client.place) => return Ok(false),
@@ -50,7 +51,7 @@ pub(crate) fn stop(client: &Client) -> Result<bool, Error> {
             }
         }
     }
-    wait_gone(&client.place)?;
+    wait_gone(&client.place, asked)?;
     Ok(true)
 }
 
@@ -115,10 +116,11 @@ pub(crate) fn is_locked(place: &Place) -> bool {
     matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock))
 }
 
-/// Waits until the daemon has let go of the directory and its socket.
-fn wait_gone(place: &Place) -> Result<(), Error> {
+/// Waits until the daemon that was asked has let go of the directory and its socket. A client that waits for something
+/// starts the next one at once, so another process in the lock means that this one is gone.
+fn wait_gone(place: &Place, asked: Option<i32>) -> Result<(), Error> {
     let begun = Instant::now();
-    while holds(place) {
+    while holds(place) && (asked.is_none() || place.lock_pid() == asked) {
         if begun.elapsed() > LIMIT {
             let pid = place.lock_pid().map_or_else(|| "its process".into(), |pid| format!("process {pid}"));
             return Err(Error::failed(format!("kvassd, {pid}, did not end within {} s", LIMIT.as_secs()))

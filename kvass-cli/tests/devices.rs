@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Lines};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use common::{Run, kvass, run, run_with, until};
+use common::{Run, Running, kvass, run, run_with, until};
 use tempfile::TempDir;
 
 /// A device or a server, whose daemon is stopped at the end.
@@ -63,8 +63,8 @@ impl Device {
     }
 
     /// Begins to write what `kvass watch` or `kvass wait` shows.
-    fn spawn(&self, arguments: &[&str]) -> Child {
-        kvass(&self.db()).arg("-q").args(arguments).stdout(Stdio::piped()).spawn().unwrap()
+    fn spawn(&self, arguments: &[&str]) -> Running {
+        Running::spawn(kvass(&self.db()).arg("-q").args(arguments))
     }
 }
 
@@ -91,8 +91,8 @@ fn three() -> (Device, Device, Device) {
 }
 
 /// The lines of a watch, from the first change on that it shows.
-fn begun(watch: &mut Child, other: &Device) -> Lines<BufReader<ChildStdout>> {
-    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+fn begun(watch: &mut Running, other: &Device) -> Lines<BufReader<ChildStdout>> {
+    let mut lines = BufReader::new(watch.0.stdout.take().unwrap()).lines();
     // A watch tells changes from its beginning on; set until the first shows that it has begun.
     std::thread::scope(|scope| {
         let (begun, stop) = std::sync::mpsc::channel::<()>();
@@ -124,8 +124,6 @@ fn a_watch_shows_changes_of_another_device_also_after_a_restart_of_the_daemon() 
     seen.sort();
     assert_eq!(seen, ["rm\tone", "set\tlarge", "set\twhile it was away"]);
     assert!(b.kvass(&["get", "large"]).ok().stdout == vec![7; 3_000_000], "a key shows once its value is whole");
-    watch.kill().unwrap();
-    watch.wait().unwrap();
 }
 
 #[test]
@@ -134,7 +132,7 @@ fn a_wait_ends_by_a_change_of_another_device_also_after_a_restart_of_the_daemon(
     let wait = b.spawn(&["wait", "k", "--timeout", "60s"]);
     b.kvass(&["daemon", "restart"]).ok();
     a.kvass(&["set", "k", "1"]).ok();
-    assert_eq!(Run::of(wait.wait_with_output().unwrap()).ok().text(), "1");
+    assert_eq!(wait.ended().ok().text(), "1");
 
     let mut change = b.spawn(&["wait", "k", "--change", "--timeout", "60s"]);
     b.kvass(&["daemon", "restart"]).ok();
@@ -143,9 +141,9 @@ fn a_wait_ends_by_a_change_of_another_device_also_after_a_restart_of_the_daemon(
     until("a change", || {
         number += 1;
         a.kvass(&["set", "k", &number.to_string(), "--wait"]).ok();
-        change.try_wait().unwrap().is_some()
+        change.0.try_wait().unwrap().is_some()
     });
-    let shown = Run::of(change.wait_with_output().unwrap()).ok();
+    let shown = change.ended().ok();
     assert!(shown.text().parse::<u32>().unwrap() > 1, "{}", shown.text());
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
-use common::{Run, kvass, run, run_with, until};
+use common::{Run, Running, kvass, run, run_with, until};
 use tempfile::TempDir;
 
 /// A data directory whose daemon is stopped at the end.
@@ -158,6 +158,18 @@ fn a_restart_is_another_process_with_the_same_entries() {
     store.kvass(&["daemon", "stop"]).ok();
     assert!(!store.db().join("kvassd.sock").exists());
     assert_eq!(store.kvass(&["daemon", "stop"]).stderr, "kvass: kvassd was not running\n");
+}
+
+#[test]
+fn a_restart_ends_though_a_watch_starts_the_next_daemon_first() {
+    let store = Store::new();
+    store.kvass(&["daemon", "start"]).ok();
+    let _watches = [(); 3].map(|()| Running::spawn(kvass(&store.db()).args(["-q", "watch"])));
+    for round in 0..20 {
+        let before = store.pid();
+        store.kvass(&["daemon", "restart"]).ok();
+        assert_ne!(store.pid(), before, "round {round}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use files::copy;
 use kvassd::record::Clear;
-use kvassd::store::{Cursor, DownloadError, Options, Seq, Store, Travelling};
+use kvassd::store::{Cursor, DownloadError, Opening, Options, RunId, Seq, Store, StoreId, Travelling};
 use kvassd::value::{CHUNK, TAG};
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -66,9 +66,9 @@ impl Replica {
 
     /// Takes one part of the other's log; `false` where there was nothing.
     fn pull(&self, other: &Self, limit: usize) -> bool {
-        let from = other.store().identity().0;
+        let from = other.store().opening();
         let after = self.held(other);
-        let part = other.store().outgoing(after, self.store().identity().0, limit).unwrap();
+        let part = other.store().outgoing(after, self.store().opening(), limit).unwrap();
         let records: Vec<Travelling> = part.records.into_iter().map(|(_, record)| record).collect();
         let merged = self.store().merge(records.clone(), from, part.cursor).unwrap();
         for record in &records {
@@ -179,10 +179,13 @@ fn what_came_through_a_peer_is_not_sent_back_to_it() {
     let (a, b) = (Replica::new(), Replica::new());
     a.set("x", b"1");
     b.pull(&a, 100);
-    let back = b.store().outgoing(Seq(0), a.store().identity().0, 100).unwrap();
+    let back = b.store().outgoing(Seq(0), a.store().opening(), 100).unwrap();
     assert_eq!(back.records, []);
-    let others = b.store().outgoing(Seq(0), kvassd::store::StoreId([9; 16]), 100).unwrap();
-    assert_eq!(others.records.len(), 1);
+    let opening = a.store().opening();
+    // Another store, and a copy of this one or what it is after a restart.
+    for other in [Opening { store: StoreId([9; 16]), ..opening }, Opening { run: RunId([9; 16]), ..opening }] {
+        assert_eq!(b.store().outgoing(Seq(0), other, 100).unwrap().records.len(), 1);
+    }
 }
 
 #[test]
@@ -192,7 +195,7 @@ fn a_cursor_survives_a_restart_and_a_fork_begins_anew() {
     assert!(b.pull(&a, 100));
     b.restart();
     a.restart();
-    assert_eq!(b.held(&a), a.store().outgoing(Seq(0), b.store().identity().0, 9).unwrap().cursor.unwrap().seq);
+    assert_eq!(b.held(&a), a.store().outgoing(Seq(0), b.store().opening(), 9).unwrap().cursor.unwrap().seq);
     assert!(!b.pull(&a, 100));
     let (before, pid) = (a.store().identity().0, a.store().summary().unwrap().pid);
     a.store().fork().unwrap();
@@ -225,7 +228,7 @@ fn a_record_that_does_not_verify_is_counted_and_changes_nothing() {
     let (a, b) = (Replica::new(), Replica::new());
     a.set("x", b"1");
     a.set("y", b"2");
-    let part = a.store().outgoing(Seq(0), b.store().identity().0, 100).unwrap();
+    let part = a.store().outgoing(Seq(0), b.store().opening(), 100).unwrap();
     let mut records: Vec<_> = part.records.into_iter().map(|(_, record)| record).collect();
     let (mut flipped, mut swapped) = (records.clone(), records.clone());
     flipped[0].record.clear[25] ^= 1;
@@ -234,12 +237,12 @@ fn a_record_that_does_not_verify_is_counted_and_changes_nothing() {
     swapped[1].value = None;
     let digest = b.store().digest().unwrap();
     for bad in [flipped, swapped] {
-        let merged = b.store().merge(bad, a.store().identity().0, part.cursor).unwrap();
+        let merged = b.store().merge(bad, a.store().opening(), part.cursor).unwrap();
         assert_eq!((merged.stored, merged.refused), (0, 2));
         assert_eq!(b.store().digest().unwrap(), digest);
     }
     records.reverse();
-    assert_eq!(b.store().merge(records, a.store().identity().0, part.cursor).unwrap().stored, 2);
+    assert_eq!(b.store().merge(records, a.store().opening(), part.cursor).unwrap().stored, 2);
 }
 
 #[test]
@@ -247,7 +250,7 @@ fn a_value_goes_on_where_a_session_broke_off_and_lies_are_not_kept() {
     let (a, mut b) = (Replica::new(), Replica::new());
     let value: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
     a.set("x", &value);
-    let part = a.store().outgoing(Seq(0), b.store().identity().0, 9).unwrap();
+    let part = a.store().outgoing(Seq(0), b.store().opening(), 9).unwrap();
     let records: Vec<_> = part.records.into_iter().map(|(_, record)| record).collect();
     let clear = Clear::parse(&records[0].record.clear).unwrap();
 
@@ -279,7 +282,7 @@ fn a_value_goes_on_where_a_session_broke_off_and_lies_are_not_kept() {
     drop(download);
     assert_eq!(b.get("x"), None);
     fetch(b.store(), a.store(), &clear);
-    assert_eq!(b.store().merge(records, a.store().identity().0, part.cursor).unwrap().stored, 1);
+    assert_eq!(b.store().merge(records, a.store().opening(), part.cursor).unwrap().stored, 1);
     assert_eq!(b.get("x"), Some(value));
 }
 
@@ -288,9 +291,9 @@ fn the_value_of_an_older_version_is_not_asked_for() {
     let (a, b) = (Replica::new(), Replica::new());
     a.set("x", &[1; 5_000]);
     b.set("x", &[2; 5_000]);
-    let older = a.store().outgoing(Seq(0), b.store().identity().0, 9).unwrap();
+    let older = a.store().outgoing(Seq(0), b.store().opening(), 9).unwrap();
     let records = older.records.into_iter().map(|(_, record)| record).collect();
-    let merged = b.store().merge(records, a.store().identity().0, older.cursor).unwrap();
+    let merged = b.store().merge(records, a.store().opening(), older.cursor).unwrap();
     assert_eq!((merged.stored, merged.lacking), (0, Vec::new()));
 }
 
@@ -302,7 +305,7 @@ fn the_counter_follows_what_was_merged() {
     }
     b.pull(&a, 100);
     b.set("y", b"2");
-    let part = b.store().outgoing(Seq(0), a.store().identity().0, 100).unwrap();
+    let part = b.store().outgoing(Seq(0), a.store().opening(), 100).unwrap();
     let clear = Clear::parse(&part.records[0].1.record.clear).unwrap();
     assert_eq!(clear.stamp.counter, 51);
 }

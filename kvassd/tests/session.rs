@@ -213,6 +213,37 @@ async fn a_store_that_was_put_back_notices_and_gets_its_lost_writes_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_was_put_back_gets_also_what_was_merged_before_the_cursor_passed_it() {
+    let (mut a, b) = (Device::new(), Device::new());
+    a.set("large", bytes(6_000_000)).await;
+    a.store.clone().close();
+    let backup = copied(a.directory.path());
+    a.store = open(a.directory.path());
+    a.set("small", b"after the backup".to_vec()).await;
+    // It is merged, and the cursor stays before the large value.
+    let wire = Wire::meddling(&a, &b, |number, frame| (number < 40).then_some(frame));
+    let [_, ended_b] = wire.ended().await;
+    assert_eq!(ended_b.unwrap(), Ended::Gone);
+    b.sees("small", Some(b"after the backup")).await;
+
+    let wire = Wire::new(&backup, &b);
+    backup.sees("small", Some(b"after the backup")).await;
+    wire.cut().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_was_put_back_is_not_taken_to_hold_what_it_held_once() {
+    let (a, b) = (Device::new(), Device::new());
+    a.set("x", b"1".to_vec()).await;
+    let peer = b.store.identity().0;
+    a.store.acknowledge(peer, a.store.head(), &[]);
+    // Only the greetings pass.
+    let wire = Wire::meddling(&a, &b, |number, frame| (number < 2).then_some(frame));
+    let _ = wire.ended().await;
+    assert_eq!((a.store.peer(peer).acknowledged, b.get("x").await), (Seq(0), None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_key_ends_the_session() {
     let (a, b) = (Device::new(), Device::new());
     let wire = Wire::new(&a, &b);

@@ -15,7 +15,11 @@ kvass - a personal key-value store
   kvass run -e VAR=KEY -- CMD
                              run CMD with values in its environment
 
+  kvass pair                 show a line that lets another device join
+  kvass join                 join with such a line
   kvass sync                 wait until this store and the remote hold the same
+  kvass set KEY V --wait     return once the remote holds it
+  kvass get KEY --fresh      first take what the remote has
   kvass status               what the daemon knows about itself
   kvass config show|key|pid|remote
                              the encryption key, the process id, the remote

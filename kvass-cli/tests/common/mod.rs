@@ -116,6 +116,30 @@ pub fn on_terminal_of(
     (String::from_utf8_lossy(&shown).into_owned(), child.wait().unwrap().code().unwrap())
 }
 
+/// A program that runs beside the test, and does not outlive it.
+pub struct Running(pub std::process::Child);
+
+impl Running {
+    pub fn spawn(command: &mut Command) -> Self {
+        Self(command.stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// Waits for its end.
+    pub fn ended(mut self) -> Run {
+        let (mut stdout, mut pipe) = (Vec::new(), self.0.stdout.take().unwrap());
+        pipe.read_to_end(&mut stdout).unwrap();
+        let status = self.0.wait().unwrap();
+        Run::of(Output { status, stdout, stderr: Vec::new() })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Waits until a condition holds.
 #[track_caller]
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::index::{self, Fault, Index, mark};
 use super::merge::{Arrival, Merged};
 use super::pass::Pass;
-use super::peers::{Cursor, StoreId};
+use super::peers::{Cursor, Opening, StoreId};
 use super::plan::{self, Change, Plan, Planned, Step};
 use super::rekey::Rekey;
 use super::row::{State, Tally};
@@ -50,7 +50,7 @@ pub(crate) enum Job {
     Merge {
         account: AccountId,
         arrivals: Vec<Arrival>,
-        from: StoreId,
+        from: Opening,
         cursor: Option<Cursor>,
         answer: Answer<Merged>,
     },

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::commit::{Committer, Job};
 use super::create;
 use super::index::{self, Fault, Index};
-use super::peers::{self, Cursor, Peer, RemotePeer, RunId, StoreId};
+use super::peers::{self, Cursor, Opening, Peer, RemotePeer, RunId, StoreId};
 use super::plan::{Merging, Plan};
 use super::row::{self, RecordRow};
 use super::space::Purpose;
@@ -97,6 +97,12 @@ impl Store {
         self.shared.run
     }
 
+    /// This opening of this store.
+    #[must_use]
+    pub fn opening(&self) -> Opening {
+        Opening { store: self.identity().0, run: self.run() }
+    }
+
     /// What is known of a peer.
     #[must_use]
     pub fn peer(&self, id: StoreId) -> Peer {
@@ -134,11 +140,11 @@ impl Store {
     }
 
     /// The log after a place, at most `limit` rows and about 1 MiB of it, up to the last durable commit. What came
-    /// through the peer that asks is left out.
+    /// through this very opening of the peer is left out.
     ///
     /// # Errors
     /// The index cannot be read.
-    pub fn outgoing(&self, after: Seq, to: StoreId, limit: usize) -> Result<Outgoing, ReadError> {
+    pub fn outgoing(&self, after: Seq, to: Opening, limit: usize) -> Result<Outgoing, ReadError> {
         let last = self.position().seq;
         let read = self.shared.read_index(|index| outgoing(index, after, last, Some(to), limit));
         read.map_err(|fault| self.failed(fault))
@@ -180,7 +186,7 @@ impl Store {
     ///
     /// # Errors
     /// A full disk or a damaged store; nothing is merged then.
-    pub fn merge(&self, records: Vec<Travelling>, from: StoreId, cursor: Option<Cursor>) -> Result<Merged, WriteError> {
+    pub fn merge(&self, records: Vec<Travelling>, from: Opening, cursor: Option<Cursor>) -> Result<Merged, WriteError> {
         let keys = self.shared.read_index(|index| Ok(index.account.keys.clone()));
         let keys = keys.map_err(|fault| match fault {
             Fault::Full => self.shared.space.full(),
@@ -193,6 +199,11 @@ impl Store {
         let mut merged = self.ask(|answer| Job::Merge { account, arrivals, from, cursor, answer })?;
         merged.refused = refused;
         Ok(merged)
+    }
+
+    /// Notes what a peer says at the beginning of a session to hold of this store's log.
+    pub fn begin_peer(&self, peer: StoreId, seq: Seq) {
+        self.shared.change_peers(|peers| peers.begin(peer, seq));
     }
 
     /// Notes up to which place of this store's log a peer holds all, which is on the disk with the next commit, and
@@ -244,7 +255,7 @@ impl Committer {
         &mut self,
         account: AccountId,
         arrivals: Vec<Arrival>,
-        from: StoreId,
+        from: Opening,
         cursor: Option<Cursor>,
     ) -> Result<Merged, WriteError> {
         let shared = Arc::clone(&self.shared);
@@ -258,7 +269,7 @@ impl Committer {
         let mut merged = Merged::default();
         for arrival in arrivals {
             let hash = arrival.clear.value_hash;
-            match plan.merge(arrival, from.0, |clear| has_blob(&shared.layout, clear))? {
+            match plan.merge(arrival, from.via(), |clear| has_blob(&shared.layout, clear))? {
                 Merging::Stored => merged.stored += 1,
                 Merging::Older => {}
                 Merging::Lacking => merged.lacking.push(hash),
@@ -269,13 +280,13 @@ impl Committer {
             self.state.counter = plan.state.counter;
             // Merging the same again changes nothing, so the cursor may wait for the next commit.
             if let Some(held) = held {
-                shared.change_peers(|peers| peers.hold(from, held));
+                shared.change_peers(|peers| peers.hold(from.store, held));
             }
             return Ok(merged);
         }
         let (mut changes, planned) = plan.finish();
         let mut peers = shared.peers().clone();
-        held.into_iter().for_each(|held| peers.hold(from, held));
+        held.into_iter().for_each(|held| peers.hold(from.store, held));
         let saved = peers.write(&mut changes.meta, account);
         let pass = shared.pass.lock();
         let committed = index.apply(&index.account.trees, &changes).and_then(|()| index.make_durable());
@@ -284,7 +295,7 @@ impl Committer {
             return Err(shared.space.full());
         }
         shared.change_peers(|peers| {
-            held.into_iter().for_each(|held| peers.hold(from, held));
+            held.into_iter().for_each(|held| peers.hold(from.store, held));
             peers.saved(&saved);
         });
         Ok(merged)
@@ -334,7 +345,7 @@ pub(crate) fn has_blob(layout: &super::layout::Layout, clear: &Clear) -> bool {
 /// About how many bytes of records are taken from the log at once.
 const BYTES: usize = 1 << 20;
 
-fn outgoing(index: &Index, after: Seq, last: Seq, to: Option<StoreId>, limit: usize) -> Result<Outgoing, Fault> {
+fn outgoing(index: &Index, after: Seq, last: Seq, to: Option<Opening>, limit: usize) -> Result<Outgoing, Fault> {
     let wrong = |what: &str| Fault::Other(what.into());
     let (mut records, mut position, mut bytes, mut rows) = (Vec::new(), after, 0, 0);
     let range = (Bound::Excluded(after.0.to_be_bytes()), Bound::Included(last.0.to_be_bytes()));
@@ -348,7 +359,7 @@ fn outgoing(index: &Index, after: Seq, last: Seq, to: Option<StoreId>, limit: us
         position = Seq(u64::from_be_bytes(seq[..].try_into().map_err(|_| wrong("a place in the log makes no sense"))?));
         rows += 1;
         let (id, via) = row::decode_log(&row).ok_or_else(|| wrong("a row of the log makes no sense"))?;
-        if to.is_some_and(|to| via == to.0) {
+        if to.is_some_and(|to| via == to.via()) {
             continue;
         }
         let Some(record) = index.record(id)?.and_then(|row| RecordRow::decode(&row)) else { continue };

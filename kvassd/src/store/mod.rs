@@ -49,7 +49,7 @@ pub use differ::Difference;
 pub use download::{BlobFile, Download, DownloadError, Missing};
 pub use error::{OpenError, ReadError, WriteError};
 pub use merge::{Merged, Outgoing, Travelling};
-pub use peers::{Cursor, Peer, RunId, StoreId};
+pub use peers::{Cursor, Opening, Peer, RunId, StoreId};
 pub use places::Places;
 pub use remote::Waiting;
 pub use repair::{Repaired, repair};

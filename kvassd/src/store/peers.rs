@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::index::{Fault, Index, meta};
+use super::row::Via;
 use super::{Places, Seq};
 use crate::keys::AccountId;
 
@@ -13,6 +14,31 @@ pub struct StoreId(pub [u8; 16]);
 /// One opening of a store, in which places of its log were given out by one history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RunId(pub [u8; 16]);
+
+/// A store in one of its openings. A copy of it, or what it is after an older copy was put back, has the same id and
+/// another run: only of this very opening it is certain that it has what came from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// The store.
+    pub store: StoreId,
+    /// Its run.
+    pub run: RunId,
+}
+
+impl Opening {
+    /// The mark of what came through it: half of each id.
+    pub(crate) fn via(self) -> Via {
+        let mut via = [0; 16];
+        via[..8].copy_from_slice(&self.store.0[..8]);
+        via[8..].copy_from_slice(&self.run.0[..8]);
+        via
+    }
+}
+
+/// Whether a mark is that of some opening of a store.
+pub(crate) fn is_via(via: Via, store: StoreId) -> bool {
+    via[..8] == store.0[..8]
+}
 
 /// How far somebody holds a store's log: up to a place, which was given out in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +173,17 @@ impl Peers {
     pub(crate) fn hold(&mut self, peer: StoreId, cursor: Cursor) {
         self.all.entry(peer).or_default().held = Some(cursor);
         self.unsaved.insert(peer);
+    }
+
+    /// What a peer says at the beginning of a session to hold of this store's log. It may be less than it once had: then
+    /// an older copy was put back.
+    pub(crate) fn begin(&mut self, peer: StoreId, seq: Seq) {
+        let known = self.all.entry(peer).or_default();
+        if known.acknowledged != seq {
+            known.acknowledged = seq;
+            self.unsaved.insert(peer);
+        }
+        self.beyond.remove(&peer);
     }
 
     /// The peer holds this store's log up to a place, and the places of some ranges after it.

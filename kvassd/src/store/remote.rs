@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::commit::{Committer, Job};
 use super::index;
-use super::peers::{RemotePeer, StoreId};
+use super::peers::{self, RemotePeer, StoreId};
 use super::row::{self, RecordRow};
 use super::{ReadError, Seq, Store, WriteError};
 use crate::record::RecordId;
@@ -88,7 +88,7 @@ impl Store {
                 let (seq, row) = row?;
                 let seq = <[u8; 8]>::try_from(&seq[..]).map_or(0, u64::from_be_bytes);
                 let Some((id, via)) = row::decode_log(&row) else { continue };
-                if peer.id.is_some_and(|id| id.0 == via) || held.contains(Seq(seq)) {
+                if peer.id.is_some_and(|id| peers::is_via(via, id)) || held.contains(Seq(seq)) {
                     continue;
                 }
                 if waiting.count == 0 {

@@ -81,7 +81,7 @@ pub(crate) fn decode_value(bytes: &[u8]) -> Option<(ValueHash, &[u8])> {
     Some((ValueHash(*hash), sealed))
 }
 
-/// Through which store a record came here; all zeros for what was written here.
+/// Through which opening of which store a record came here; all zeros for what was written here.
 pub(crate) type Via = [u8; 16];
 
 /// The mark of what was written here.

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::channel::{Channel, ChannelError, Opener};
-use crate::store::{Cursor, DownloadError, ReadError, RunId, Seq, Store, StoreId, WriteError};
+use crate::store::{Cursor, DownloadError, Opening, ReadError, RunId, Seq, Store, StoreId, WriteError};
 use backlog::Backlog;
 use receive::{Part, Receiver};
 use send::{Outbox, Wanted};
@@ -224,12 +224,12 @@ impl Session {
         let Frame::Hello(hello) = hello else { return Err(SessionError::Protocol("no greeting")) };
         let peer = self.meet(own, &hello)?;
         let Some(peer) = peer else { return self.fork().await };
-        let held = self.store.peer(peer).held;
+        let held = self.store.peer(peer.store).held;
         let resume = v1::Resume {
             run: held.map(|held| held.run.0.to_vec()),
             seq: held.map_or(0, |held| held.seq.0),
             number: 0,
-            all: self.store.is_in_full_pass(peer),
+            all: self.store.is_in_full_pass(peer.store),
         };
         self.outbox.urgent(Frame::Resume(resume));
         let resume = match self.frames.next().await? {
@@ -238,7 +238,7 @@ impl Session {
             Some(Frame::End(end)) => return ended(&end),
             Some(_) => return Err(SessionError::Protocol("no place to go on from")),
         };
-        let Some(after) = self.place(peer, &resume).await? else { return self.fork().await };
+        let Some(after) = self.place(peer.store, &resume).await? else { return self.fork().await };
         let (wanted, wish) = watch::channel(Wanted { number: 0, after, all: resume.all });
         let (answered, answers) = watch::channel(0);
         let Self { store, outbox, mut frames, requests, values, reports, progress, mut questions, .. } = self;
@@ -262,13 +262,13 @@ impl Session {
             ended = receiver.receive(&mut frames) => ended,
             ended = send::questions(&outbox, &mut questions) => ended,
             ended = probe::probe(store.surroundings().clock.clone(), outbox.clone(), answers) => ended,
-            ended = digest::tell(store.clone(), outbox.clone(), peer) => ended,
+            ended = digest::tell(store.clone(), outbox.clone(), peer.store) => ended,
             ended = send::log(&store, &outbox, identity, peer, wish) => ended,
         }
     }
 
     /// Looks at who is on the other side. `None`: this store is a copy of another, and the one that has to change.
-    fn meet(&self, own: StoreId, hello: &v1::Hello) -> Result<Option<StoreId>, SessionError> {
+    fn meet(&self, own: StoreId, hello: &v1::Hello) -> Result<Option<Opening>, SessionError> {
         if hello.version != VERSION || !self.offered.contains(&(VERSION as u8)) {
             return Err(SessionError::Version);
         }
@@ -281,7 +281,7 @@ impl Session {
             progress.skew_us = skew_us;
         });
         if store != own {
-            return Ok(Some(store));
+            return Ok(Some(Opening { store, run }));
         }
         if run == self.store.run() {
             return Err(SessionError::Itself);
@@ -289,19 +289,22 @@ impl Session {
         match self.side {
             Side::Initiator => Ok(None),
             // The other side takes another id.
-            Side::Responder => Ok(Some(store)),
+            Side::Responder => Ok(Some(Opening { store, run })),
         }
     }
 
     /// The place in this store's log from which the peer goes on; `None` where it holds a history that is not this one.
     async fn place(&self, peer: StoreId, resume: &v1::Resume) -> Result<Option<Seq>, SessionError> {
-        let Some(run) = &resume.run else { return Ok(Some(Seq(0))) };
+        let Some(run) = &resume.run else {
+            self.store.begin_peer(peer, Seq(0));
+            return Ok(Some(Seq(0)));
+        };
         let run = <[u8; 16]>::try_from(run.as_slice()).map_err(|_| SessionError::Protocol("an id is too short"))?;
         let cursor = Cursor { run: RunId(run), seq: Seq(resume.seq) };
         let store = self.store.clone();
         let accepted = call(move || store.accepts(cursor)).await??;
         if accepted {
-            self.store.acknowledge(peer, cursor.seq, &[]);
+            self.store.begin_peer(peer, cursor.seq);
         }
         Ok(accepted.then_some(cursor.seq))
     }

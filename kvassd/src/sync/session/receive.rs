@@ -17,7 +17,7 @@ use super::values::Values;
 use super::write::Report;
 use super::{Ended, Frames, Progress, SessionError, call, ended};
 use crate::record::{Auth, Clear, Kind, Record, RecordId, ValueHash};
-use crate::store::{Cursor, RunId, Seq, Store, StoreId, Travelling, WriteError};
+use crate::store::{Cursor, Opening, RunId, Seq, Store, Travelling, WriteError};
 
 /// The most records, and about the most of their bytes, that the other side may want to have merged at once.
 const PART_RECORDS: usize = 1_024;
@@ -34,7 +34,7 @@ const AGAIN: usize = 64;
 
 pub(super) struct Receiver {
     pub(super) store: Store,
-    pub(super) peer: StoreId,
+    pub(super) peer: Opening,
     pub(super) outbox: Outbox,
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) progress: watch::Sender<Progress>,
@@ -113,7 +113,7 @@ impl Receiver {
         let place = |seq| Seq(seq).min(head);
         let beyond = held.beyond.iter().take(RANGES).filter(|places| places.first <= head.0);
         let beyond: Vec<_> = beyond.map(|places| (Seq(places.first), place(places.last))).collect();
-        self.store.acknowledge(self.peer, place(held.seq), &beyond);
+        self.store.acknowledge(self.peer.store, place(held.seq), &beyond);
     }
 
     /// The other side wants the log again, from an earlier place.
@@ -260,18 +260,18 @@ impl Receiver {
         self.number += 1;
         self.part = Part::default();
         self.backlog.restart();
-        let held = self.store.peer(self.peer).held;
+        let held = self.store.peer(self.peer.store).held;
         let run = held.map(|held| held.run.0.to_vec());
         let seq = held.map_or(0, |held| held.seq.0);
-        let all = self.store.is_in_full_pass(self.peer);
+        let all = self.store.is_in_full_pass(self.peer.store);
         self.outbox.urgent(Frame::Resume(v1::Resume { run, seq, number: self.number, all }));
     }
 
     /// Compares what both sides hold. Where it differs, all of the other side's log is taken once more.
     async fn compare(&mut self, told: &v1::Digest) -> Result<(), SessionError> {
-        let Some(differs) = differs(&self.store, self.peer, told).await? else { return Ok(()) };
-        self.store.end_full_pass(self.peer);
-        if differs && self.store.begin_full_pass(self.peer) {
+        let Some(differs) = differs(&self.store, self.peer.store, told).await? else { return Ok(()) };
+        self.store.end_full_pass(self.peer.store);
+        if differs && self.store.begin_full_pass(self.peer.store) {
             tracing::warn!("the other side holds other records; all of its log is taken once more");
             self.backlog = Backlog::new(Seq(0));
             self.values.keep(|_| false);

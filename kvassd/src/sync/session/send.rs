@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use super::super::channel::Sealer;
 use super::{Ended, SessionError, call};
 use crate::keys::AccountId;
-use crate::store::{Cursor, Outgoing, ReadError, Seq, Store, StoreId, Travelling};
+use crate::store::{Cursor, Opening, Outgoing, ReadError, Seq, Store, StoreId, Travelling};
 
 /// Rows of the log that are read at once.
 const ROWS: usize = 256;
@@ -121,7 +121,7 @@ pub(super) async fn log(
     store: &Store,
     outbox: &Outbox,
     identity: (StoreId, AccountId),
-    peer: StoreId,
+    peer: Opening,
     mut wanted: watch::Receiver<Wanted>,
 ) -> Result<Ended, SessionError> {
     let mut commits = store.commits();
@@ -154,7 +154,7 @@ pub(super) async fn log(
 }
 
 /// Reads a part of the log; a store that waits for space is waited for.
-async fn read_part(store: &Store, after: Seq, to: Option<StoreId>) -> Result<Outgoing, SessionError> {
+async fn read_part(store: &Store, after: Seq, to: Option<Opening>) -> Result<Outgoing, SessionError> {
     loop {
         let from = store.clone();
         let read = move || match to {
