@@ -74,6 +74,15 @@ fn link_lines(link: &Link) -> Vec<(&'static str, String)> {
     if link.refused != 0 {
         lines.push(("Refused", format!("{} of its records, which did not verify", link.refused)));
     }
+    if link.differs {
+        lines.push((
+            "Differs",
+            "the remote holds other records, though all are sent; run 'kvass doctor' on both".into(),
+        ));
+    }
+    if link.full {
+        lines.push(("Disk", "full; nothing is taken from the remote until there is space".into()));
+    }
     lines
 }
 
@@ -138,6 +147,8 @@ fn link_fields(object: Object, link: &Link) -> Object {
         .text_or_null("pending_since", &pending_since)
         .number_or_null("skew_us", Some(link.skew_us).filter(|skew| *skew != 0))
         .number("refused", link.refused)
+        .truth("differs", link.differs)
+        .truth("full", link.full)
 }
 
 fn word(state: State) -> &'static str {

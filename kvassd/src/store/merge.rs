@@ -146,8 +146,39 @@ impl Store {
     /// The index cannot be read.
     pub fn outgoing(&self, after: Seq, to: Opening, limit: usize) -> Result<Outgoing, ReadError> {
         let last = self.position().seq;
-        let read = self.shared.read_index(|index| outgoing(index, after, last, to, limit));
+        let read = self.shared.read_index(|index| outgoing(index, after, last, Some(to), limit));
         read.map_err(|fault| self.failed(fault))
+    }
+
+    /// The whole log after a place, likewise: also what came through the peer that asks.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn outgoing_all(&self, after: Seq, limit: usize) -> Result<Outgoing, ReadError> {
+        let last = self.position().seq;
+        let read = self.shared.read_index(|index| outgoing(index, after, last, None, limit));
+        read.map_err(|fault| self.failed(fault))
+    }
+
+    /// Begins to take all of a peer's log once more, from its beginning, because both hold different records though
+    /// nothing is on its way; `false` where that was done within a day.
+    #[must_use]
+    pub fn begin_full_pass(&self, peer: StoreId) -> bool {
+        let now_us = self.shared.now_us();
+        let mut begins = false;
+        self.shared.change_peers(|peers| begins = peers.begin_pass(peer, now_us));
+        begins
+    }
+
+    /// Whether a full pass over a peer's log has begun and not ended.
+    #[must_use]
+    pub fn is_in_full_pass(&self, peer: StoreId) -> bool {
+        self.shared.peers().is_passing(peer)
+    }
+
+    /// A full pass, if there was one, has ended.
+    pub fn end_full_pass(&self, peer: StoreId) {
+        self.shared.peers().end_pass(peer);
     }
 
     /// Merges records that came from a peer, and notes how far its log is held with them. Nothing is noted while a
@@ -206,8 +237,16 @@ impl Store {
     /// # Errors
     /// The index cannot be read.
     pub fn digest(&self) -> Result<[u8; 32], ReadError> {
-        let read = self.shared.read_index(|index| Ok(index.tally(index.account.keys.account())?.digest));
-        read.map_err(|fault| self.failed(fault))
+        self.tally().map(|(digest, _)| digest)
+    }
+
+    /// The digest, and the last place of the log, of one moment.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn tally(&self) -> Result<([u8; 32], Seq), ReadError> {
+        let read = self.shared.read_index(|index| index.tally(index.account.keys.account()));
+        read.map(|tally| (tally.digest, tally.last)).map_err(|fault| self.failed(fault))
     }
 }
 
@@ -306,7 +345,7 @@ pub(crate) fn has_blob(layout: &super::layout::Layout, clear: &Clear) -> bool {
 /// About how many bytes of records are taken from the log at once.
 const BYTES: usize = 1 << 20;
 
-fn outgoing(index: &Index, after: Seq, last: Seq, to: Opening, limit: usize) -> Result<Outgoing, Fault> {
+fn outgoing(index: &Index, after: Seq, last: Seq, to: Option<Opening>, limit: usize) -> Result<Outgoing, Fault> {
     let wrong = |what: &str| Fault::Other(what.into());
     let (mut records, mut position, mut bytes, mut rows) = (Vec::new(), after, 0, 0);
     let range = (Bound::Excluded(after.0.to_be_bytes()), Bound::Included(last.0.to_be_bytes()));
@@ -320,7 +359,7 @@ fn outgoing(index: &Index, after: Seq, last: Seq, to: Opening, limit: usize) -> 
         position = Seq(u64::from_be_bytes(seq[..].try_into().map_err(|_| wrong("a place in the log makes no sense"))?));
         rows += 1;
         let (id, via) = row::decode_log(&row).ok_or_else(|| wrong("a row of the log makes no sense"))?;
-        if via == to.via() {
+        if to.is_some_and(|to| via == to.via()) {
             continue;
         }
         let Some(record) = index.record(id)?.and_then(|row| RecordRow::decode(&row)) else { continue };

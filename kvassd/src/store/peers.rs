@@ -90,6 +90,8 @@ pub(crate) struct Peers {
     all: BTreeMap<StoreId, Peer>,
     /// What peers hold of this store's log beyond what they have acknowledged. Only in memory: they say it again.
     beyond: BTreeMap<StoreId, Places>,
+    /// The last full pass over each peer's log. Only in memory: a restart may begin another.
+    passes: BTreeMap<StoreId, FullPass>,
     unsaved: BTreeSet<StoreId>,
     remote: RemotePeer,
 }
@@ -142,8 +144,8 @@ impl Peers {
         }
         let account = index.account.keys.account();
         let remote = index.meta.get(meta::REMOTE_PEER)?.and_then(|row| RemotePeer::decode(&row, account));
-        let (beyond, unsaved, remote) = (BTreeMap::new(), BTreeSet::new(), remote.unwrap_or_default());
-        Ok(Self { own: StoreId(own), all, beyond, unsaved, remote })
+        let remote = remote.unwrap_or_default();
+        Ok(Self { all, ..Self::none(StoreId(own), remote) })
     }
 
     pub(crate) fn own(&self) -> StoreId {
@@ -197,6 +199,29 @@ impl Peers {
         places.forget(acknowledged);
     }
 
+    /// Begins to take all of a peer's log once more, from its beginning; `false` where that was done within a day.
+    pub(crate) fn begin_pass(&mut self, peer: StoreId, now_us: u64) -> bool {
+        let again = |pass: &FullPass| now_us.abs_diff(pass.began_us) >= PASS_US;
+        let is_due = self.passes.get(&peer).is_none_or(again);
+        if is_due {
+            self.passes.insert(peer, FullPass { began_us: now_us, is_open: true });
+            self.all.entry(peer).or_default().held = None;
+            self.unsaved.insert(peer);
+        }
+        is_due
+    }
+
+    /// Whether a full pass over a peer's log has begun and not ended.
+    pub(crate) fn is_passing(&self, peer: StoreId) -> bool {
+        self.passes.get(&peer).is_some_and(|pass| pass.is_open)
+    }
+
+    pub(crate) fn end_pass(&mut self, peer: StoreId) {
+        if let Some(pass) = self.passes.get_mut(&peer) {
+            pass.is_open = false;
+        }
+    }
+
     /// What a peer has said to hold of this store's log.
     pub(crate) fn held_by(&self, peer: StoreId) -> Held {
         let acknowledged = self.all.get(&peer).map_or(Seq(0), |peer| peer.acknowledged);
@@ -205,7 +230,12 @@ impl Peers {
 
     /// Forgets all peers, under a new id or another account.
     pub(crate) fn begin_anew(&mut self, own: StoreId, remote: RemotePeer) {
-        *self = Self { own, all: BTreeMap::new(), beyond: BTreeMap::new(), unsaved: BTreeSet::new(), remote };
+        *self = Self::none(own, remote);
+    }
+
+    fn none(own: StoreId, remote: RemotePeer) -> Self {
+        let (all, beyond, passes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { own, all, beyond, passes, unsaved: BTreeSet::new(), remote }
     }
 
     /// Adds what is not on the disk to a commit, and returns whose it is.
@@ -221,6 +251,16 @@ impl Peers {
     pub(crate) fn saved(&mut self, peers: &[StoreId]) {
         self.unsaved.retain(|peer| !peers.contains(peer));
     }
+}
+
+/// The least time between two full passes over a peer's log: a day.
+const PASS_US: u64 = 24 * 60 * 60 * 1_000_000;
+
+/// A full pass over a peer's log.
+#[derive(Clone, Copy, Debug)]
+struct FullPass {
+    began_us: u64,
+    is_open: bool,
 }
 
 /// What a peer holds of this store's log.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 pub use super::connect::RemoteError;
 use super::connect::{self, Opened};
+use super::jump::jumped;
 use super::preview::{self, Preview};
 use super::session::{self, Ended, Progress, Side};
 use crate::keys::{AccountId, EncryptionKey};
@@ -140,6 +141,8 @@ impl Remote {
                 // Another key may be the one that the remote has.
                 () = self.key_changed(account) => backoff.reset(),
                 _ = hurry.changed() => {}
+                // The machine slept: what was so before need not be so any more.
+                () = jumped(&self.store.surroundings().clock), if !is_permanent => backoff.reset(),
             }
         }
     }
@@ -252,6 +255,8 @@ impl Remote {
             skew_us: if progress.peer.is_some() { progress.skew_us } else { state.skew_us },
             refused: state.refused + progress.refused,
             oldest_us: waiting.since_us,
+            differs: progress.differs,
+            full: progress.full,
         })
     }
 

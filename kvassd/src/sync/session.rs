@@ -5,6 +5,8 @@
 //! cursors. docs/protocol.md has the order of the frames.
 
 mod backlog;
+mod digest;
+mod probe;
 mod receive;
 mod send;
 mod serve;
@@ -65,6 +67,8 @@ pub struct Progress {
     pub refused: u64,
     /// Whether the disk here is too full for what the other side sends.
     pub full: bool,
+    /// Whether the other side holds other records though nothing is on its way, also after all was taken once more.
+    pub differs: bool,
     /// The newest answer of the other side to how far its log goes: the number of the question, and the place.
     pub head: (u64, Seq),
 }
@@ -88,6 +92,8 @@ pub enum SessionError {
     Channel(#[from] ChannelError),
     #[error("the other side broke the protocol: {0}")]
     Protocol(&'static str),
+    #[error("the other side speaks another version of the protocol than {VERSION}")]
+    Version,
     #[error("the remote is this very store")]
     Itself,
     #[error(transparent)]
@@ -104,7 +110,7 @@ impl SessionError {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Channel(error) => error.is_permanent(),
-            Self::Itself => true,
+            Self::Itself | Self::Version => true,
             _ => false,
         }
     }
@@ -166,6 +172,7 @@ pub async fn run(
     };
     last.say_goodbye(match &result {
         Err(SessionError::Itself) => Reason::Itself,
+        Err(SessionError::Version) => Reason::Version,
         Err(SessionError::Protocol(_)) => Reason::Protocol,
         _ => Reason::Again,
     });
@@ -218,8 +225,12 @@ impl Session {
         let peer = self.meet(own, &hello)?;
         let Some(peer) = peer else { return self.fork().await };
         let held = self.store.peer(peer.store).held;
-        let resume =
-            v1::Resume { run: held.map(|held| held.run.0.to_vec()), seq: held.map_or(0, |held| held.seq.0), number: 0 };
+        let resume = v1::Resume {
+            run: held.map(|held| held.run.0.to_vec()),
+            seq: held.map_or(0, |held| held.seq.0),
+            number: 0,
+            all: self.store.is_in_full_pass(peer.store),
+        };
         self.outbox.urgent(Frame::Resume(resume));
         let resume = match self.frames.next().await? {
             None => return Ok(Ended::Gone),
@@ -228,7 +239,8 @@ impl Session {
             Some(_) => return Err(SessionError::Protocol("no place to go on from")),
         };
         let Some(after) = self.place(peer.store, &resume).await? else { return self.fork().await };
-        let (wanted, wish) = watch::channel(Wanted { number: 0, after });
+        let (wanted, wish) = watch::channel(Wanted { number: 0, after, all: resume.all });
+        let (answered, answers) = watch::channel(0);
         let Self { store, outbox, mut frames, requests, values, reports, progress, mut questions, .. } = self;
         let backlog = Backlog::new(held.map_or(Seq(0), |held| held.seq));
         let mut receiver = Receiver {
@@ -243,11 +255,14 @@ impl Session {
             backlog,
             part: Part::default(),
             number: 0,
+            answered,
             full: None,
         };
         tokio::select! {
             ended = receiver.receive(&mut frames) => ended,
             ended = send::questions(&outbox, &mut questions) => ended,
+            ended = probe::probe(store.surroundings().clock.clone(), outbox.clone(), answers) => ended,
+            ended = digest::tell(store.clone(), outbox.clone(), peer.store) => ended,
             ended = send::log(&store, &outbox, identity, peer, wish) => ended,
         }
     }
@@ -255,7 +270,7 @@ impl Session {
     /// Looks at who is on the other side. `None`: this store is a copy of another, and the one that has to change.
     fn meet(&self, own: StoreId, hello: &v1::Hello) -> Result<Option<Opening>, SessionError> {
         if hello.version != VERSION || !self.offered.contains(&(VERSION as u8)) {
-            return Err(SessionError::Protocol("not the version that was agreed on"));
+            return Err(SessionError::Version);
         }
         let id = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).map_err(|_| SessionError::Protocol("an id is too short"));
         let (store, run) = (StoreId(id(&hello.store)?), RunId(id(&hello.run)?));
@@ -308,6 +323,7 @@ fn ended(end: &v1::End) -> Result<Ended, SessionError> {
         Reason::Again | Reason::Forked => Ok(Ended::Again),
         Reason::Protocol => Err(SessionError::Protocol("it says that this side did")),
         Reason::Itself => Err(SessionError::Itself),
+        Reason::Version => Err(SessionError::Version),
     }
 }
 

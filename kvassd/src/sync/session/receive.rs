@@ -9,6 +9,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::backlog::{Backlog, Lacking, RANGES};
+use super::digest::differs;
+use super::probe::is_probe;
 use super::send::{Outbox, Wanted};
 use super::serve::Request;
 use super::values::Values;
@@ -43,6 +45,8 @@ pub(super) struct Receiver {
     pub(super) part: Part,
     /// Which wish for the log is being answered.
     pub(super) number: u32,
+    /// The last probe that was answered.
+    pub(super) answered: watch::Sender<u64>,
     /// When the disk, which was full, is looked at again.
     pub(super) full: Option<Instant>,
 }
@@ -92,6 +96,8 @@ impl Receiver {
                 let seq = self.store.head().0;
                 self.outbox.urgent(Frame::Head(v1::Head { number: want.number, seq }));
             }
+            Frame::Digest(digest) => self.compare(&digest).await?,
+            Frame::Head(head) if is_probe(head.number) => drop(self.answered.send_replace(head.number)),
             Frame::Head(head) => {
                 self.progress.send_modify(|progress| progress.head = (head.number, Seq(head.seq)));
             }
@@ -113,7 +119,7 @@ impl Receiver {
     /// The other side wants the log again, from an earlier place.
     fn resume(&self, resume: &v1::Resume) {
         let after = Seq(resume.seq).min(self.store.head());
-        self.wanted.send_replace(Wanted { number: resume.number, after });
+        self.wanted.send_replace(Wanted { number: resume.number, after, all: resume.all });
     }
 
     /// Gathers records until the frame that has the cursor, then merges them.
@@ -262,7 +268,23 @@ impl Receiver {
         let held = self.store.peer(self.peer.store).held;
         let run = held.map(|held| held.run.0.to_vec());
         let seq = held.map_or(0, |held| held.seq.0);
-        self.outbox.urgent(Frame::Resume(v1::Resume { run, seq, number: self.number }));
+        let all = self.store.is_in_full_pass(self.peer.store);
+        self.outbox.urgent(Frame::Resume(v1::Resume { run, seq, number: self.number, all }));
+    }
+
+    /// Compares what both sides hold. Where it differs, all of the other side's log is taken once more.
+    async fn compare(&mut self, told: &v1::Digest) -> Result<(), SessionError> {
+        let Some(differs) = differs(&self.store, self.peer.store, told).await? else { return Ok(()) };
+        self.store.end_full_pass(self.peer.store);
+        if differs && self.store.begin_full_pass(self.peer.store) {
+            tracing::warn!("the other side holds other records; all of its log is taken once more");
+            self.backlog = Backlog::new(Seq(0));
+            self.values.keep(|_| false);
+            self.ask_again();
+            return Ok(());
+        }
+        self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.differs, differs) != differs);
+        Ok(())
     }
 
     fn wait_for_space(&mut self) {

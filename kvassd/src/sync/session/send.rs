@@ -112,6 +112,8 @@ pub(super) struct Wanted {
     /// Which of its wishes this is, from 0.
     pub(super) number: u32,
     pub(super) after: Seq,
+    /// Also what came through the other side.
+    pub(super) all: bool,
 }
 
 /// Sends the log after a place, and then every change as it is committed, until this store is another one.
@@ -123,7 +125,7 @@ pub(super) async fn log(
     mut wanted: watch::Receiver<Wanted>,
 ) -> Result<Ended, SessionError> {
     let mut commits = store.commits();
-    let Wanted { mut number, mut after } = *wanted.borrow_and_update();
+    let Wanted { mut number, mut after, mut all } = *wanted.borrow_and_update();
     loop {
         commits.borrow_and_update();
         if store.identity() != identity {
@@ -131,15 +133,17 @@ pub(super) async fn log(
         }
         loop {
             if wanted.has_changed().is_ok_and(|changed| changed) {
-                Wanted { number, after } = *wanted.borrow_and_update();
+                Wanted { number, after, all } = *wanted.borrow_and_update();
             }
-            let part = read_part(store, after, peer).await?;
+            let part = read_part(store, after, (!all).then_some(peer)).await?;
             let Some(cursor) = part.cursor.filter(|cursor| cursor.seq > after) else { break };
             if !send_part(outbox, part.records, cursor, number).await {
                 return Ok(Ended::Gone);
             }
             after = cursor.seq;
         }
+        // What the other side says from now on it need not hear.
+        all = false;
         tokio::select! {
             changed = commits.changed() => if changed.is_err() {
                 return Ok(Ended::Stopped);
@@ -150,10 +154,14 @@ pub(super) async fn log(
 }
 
 /// Reads a part of the log; a store that waits for space is waited for.
-async fn read_part(store: &Store, after: Seq, peer: Opening) -> Result<Outgoing, SessionError> {
+async fn read_part(store: &Store, after: Seq, to: Option<Opening>) -> Result<Outgoing, SessionError> {
     loop {
         let from = store.clone();
-        match call(move || from.outgoing(after, peer, ROWS)).await? {
+        let read = move || match to {
+            Some(peer) => from.outgoing(after, peer, ROWS),
+            None => from.outgoing_all(after, ROWS),
+        };
+        match call(read).await? {
             Err(ReadError::DiskFull) => tokio::time::sleep(FULL).await,
             read => return Ok(read?),
         }
