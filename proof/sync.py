@@ -47,6 +47,12 @@ def pair(device, bind):
         fail(f"`config remote` did not find the server: {found.words()}")
 
 
+def join(device):
+    """What a person does with the line that `kvass pair` shows on a device that is paired already."""
+    line = laptop.run("pair", expect=0).out
+    device.run("join", "-f", data=line, expect=0)
+
+
 def comes(key, value, *, by, to):
     """What is set on one machine is there on another, a moment later."""
     global slowest
@@ -96,8 +102,9 @@ comes("hello from the other side", b"hello", by=laptop, to=server)
 laptop.run("sync", "--timeout", "30s", expect=0)
 is_so("what was set before is not at the server", shell(server, "kvass get logo") == picture)
 shell(server, "kvass set hello 👋")
-laptop.run("sync", "--timeout", "30s", expect=0)
-is_so("what the server set did not come", shell(laptop, "kvass get hello").decode() == "👋")
+is_so("what the server set did not come", shell(laptop, "kvass get hello --fresh=30s").decode() == "👋")
+shell(laptop, "kvass set done yes --wait=30s")
+is_so("what was waited for is not at the server", shell(server, "kvass get done") == b"yes")
 shell(laptop, "kvass rm logo")
 laptop.run("sync", "--timeout", "30s", expect=0)
 is_so("a removal did not come", server.run("get", "logo", expect=1).code == 1)
@@ -131,7 +138,8 @@ for number in range(kills):
     device.set("after the kill", str(number).encode())
     process, bind = serve(bind)
     server.set(f"from the server/{number}", b"x")
-pair(phone, bind)
+phone.set("before", b"set before it was joined")
+join(phone)
 in_step()
 stores = {store.directory: store.run("export", expect=0).out for store in (server, *devices)}
 exported = {directory: [line for line in out.splitlines() if b'"key"' in line] for directory, out in stores.items()}
@@ -145,8 +153,9 @@ for device in devices:
 process.kill()
 process.wait()
 laptop.set("alone", b"x")
-if laptop.run("sync", "--timeout", "1s").code != 4:
-    fail("a sync with a dead server did not end with 4")
+for arguments in (("sync", "--timeout", "1s"), ("set", "alone", "y", "--wait=1s"), ("get", "alone", "--fresh=1s")):
+    is_so(f"`kvass {arguments[0]}` beside a dead server did not end with 4", laptop.run(*arguments).code == 4)
+is_so("what was set with --wait was not kept", laptop.get("alone").out == b"y")
 finish(
     "sync",
     f"{steps} lines of the first session, a server killed {kills} times and 3 devices, {written} random writes, "
