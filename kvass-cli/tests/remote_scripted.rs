@@ -198,6 +198,14 @@ fn a_status_says_how_it_stands_with_the_remote() {
              Refused:     2 of its records, which did not verify\n"
         )
     );
+    let troubled = shown(Link { differs: true, full: true, ..link(State::Connected, "") });
+    assert!(
+        troubled.ends_with(
+            "Differs:     the remote holds other records, though all are sent; run 'kvass doctor' on both\n\
+             Disk:        full; nothing is taken from the remote until there is space\n"
+        ),
+        "{troubled}"
+    );
     let none = "Not sent:    0 changes\n";
     assert_eq!(shown(link(State::Connecting, "")), format!("Link:        connecting since {since}\n{none}"));
     assert_eq!(shown(link(State::Waiting, "")), format!("Link:        waiting since {since}\n{none}"));
@@ -241,6 +249,7 @@ fn a_status_has_fields_for_the_link() {
     let (since, oldest) = ("2000-02-28T23:59:59.000001Z", "2000-02-28T23:59:59.000002Z");
     let expected = serde_json::json!(["http://host:8000", "waiting", since, "refused", "mend it", 4, oldest, -5, 6]);
     assert_eq!(serde_json::Value::from(names.map(|name| shown[name].clone()).to_vec()), expected);
+    assert_eq!((&shown["differs"], &shown["full"]), (&false.into(), &false.into()));
     assert_eq!(shown.get("bind"), None);
     let shown = object(Some(link(State::Connected, "")), "");
     assert_eq!(

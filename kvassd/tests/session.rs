@@ -7,9 +7,9 @@ mod wire;
 
 use std::time::Duration;
 
-use kvassd::store::Seq;
+use kvassd::store::{Options, Seq, Store};
 use kvassd::sync::session::{Ended, SessionError};
-use wire::{Device, PATIENCE, Wire, bytes, copied, open, slow};
+use wire::{Device, KEY, OPTIONS, PATIENCE, Wire, bytes, copied, open, slow};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_there_and_what_comes_reaches_the_other_side_both_ways() {
@@ -106,6 +106,60 @@ async fn a_value_of_some_kilobytes_does_not_wait_for_a_large_one() {
     }
     assert_eq!(b.get("large").await, None);
     b.sees("large", Some(&large)).await;
+    wire.cut().await;
+}
+
+/// Takes space away until it is dropped.
+struct Filler(std::path::PathBuf);
+
+impl Filler {
+    fn new(path: std::path::PathBuf, bytes: u64) -> Self {
+        let mut file = std::fs::File::create(&path).unwrap();
+        std::io::copy(&mut std::io::Read::take(std::io::repeat(0), bytes), &mut file).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_makes_a_session_wait_and_it_goes_on_by_itself() {
+    // A file system in memory: what others do to the disk does not change its free space.
+    let place = std::path::Path::new("/dev/shm");
+    let Ok(disk) = nix::sys::statvfs::statvfs(place) else { return eprintln!("SKIPPED: there is no /dev/shm") };
+    let free = disk.blocks_available() * disk.fragment_size();
+    if free < 400 << 20 {
+        return eprintln!("SKIPPED: /dev/shm has too little space");
+    }
+    let directory = tempfile::tempdir_in(place).unwrap();
+    let store = Store::open(directory.path(), Options { reserve: free - (60 << 20), ..OPTIONS }, &|_| {}).unwrap();
+    store.set_key(Some(&KEY)).unwrap();
+    let (a, b) = (Device::new(), Device { directory, store });
+    a.set("before", b"1".to_vec()).await;
+    let mut wire = Wire::new(&a, &b);
+    b.sees("before", Some(b"1")).await;
+    let filler = Filler::new(b.directory.path().join("filler"), 80 << 20);
+    a.set("small", b"2".to_vec()).await;
+    a.set("large", bytes(300_000)).await;
+    let full = wire.progress[1].wait_for(|progress| progress.full);
+    tokio::time::timeout(PATIENCE, full).await.unwrap().unwrap();
+    // Reads go on, and what frees space is taken; all else waits.
+    assert_eq!(b.get("before").await.unwrap(), b"1");
+    a.store.remove(vec!["before".into()]).unwrap();
+    b.sees("before", None).await;
+    assert_eq!((b.get("small").await, b.get("large").await), (None, None));
+    assert!(b.store.peer(a.store.identity().0).held.map_or(Seq(0), |held| held.seq) < a.store.head());
+    drop(filler);
+    b.sees("small", Some(b"2")).await;
+    b.sees("large", Some(&bytes(300_000))).await;
+    let has_space = wire.progress[1].wait_for(|progress| !progress.full);
+    tokio::time::timeout(PATIENCE, has_space).await.unwrap().unwrap();
+    assert_eq!(a.store.digest().unwrap(), b.store.digest().unwrap());
     wire.cut().await;
 }
 

@@ -16,7 +16,7 @@ use super::serve::Request;
 use super::values::Values;
 use super::write::Report;
 use super::{Ended, Frames, Progress, SessionError, call, ended};
-use crate::record::{Auth, Clear, Kind, Record, ValueHash};
+use crate::record::{Auth, Clear, Kind, Record, RecordId, ValueHash};
 use crate::store::{Cursor, Opening, RunId, Seq, Store, Travelling, WriteError};
 
 /// The most records, and about the most of their bytes, that the other side may want to have merged at once.
@@ -155,19 +155,14 @@ impl Receiver {
             return self.merge_removals(records).await;
         }
         let is_next = self.backlog.is_empty();
-        let copies = records.iter().map(|(_, record)| record.clone()).collect();
-        let Some(without) = self.store_records(copies, is_next.then_some(cursor)).await? else { return Ok(()) };
-        let parsed = records.into_iter().filter_map(|(seq, record)| {
-            let clear = Clear::parse(&record.record.clear).ok()?;
-            Some(Lacking { seq, clear, record })
-        });
-        let parsed: Vec<_> = parsed.collect();
+        let (places, may_lack) = sort(&records);
+        let records = records.into_iter().map(|(_, record)| record).collect();
+        let Some(without) = self.store_records(records, is_next.then_some(cursor)).await? else { return Ok(()) };
         if is_next && without.is_empty() {
             self.backlog.hold(cursor.seq);
         } else {
-            let places: Vec<_> = parsed.iter().map(|record| (record.seq, record.clear.id)).collect();
             let lacks = |record: &Lacking| without.contains(&record.clear.value_hash);
-            let lacking: Vec<_> = parsed.into_iter().filter(lacks).collect();
+            let lacking: Vec<_> = may_lack.into_iter().filter(lacks).collect();
             let clears: Vec<_> = lacking.iter().map(|record| record.clear).collect();
             if self.backlog.add(cursor, &places, lacking) {
                 self.values.keep(|hash| self.backlog.needs(hash));
@@ -309,4 +304,17 @@ impl Receiver {
     fn show_full(&self, full: bool) {
         self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.full, full) != full);
     }
+}
+
+/// The places of all records, and copies of those that may have to wait for a value.
+fn sort(records: &[(Seq, Travelling)]) -> (Vec<(Seq, RecordId)>, Vec<Lacking>) {
+    let (mut places, mut may_lack) = (Vec::with_capacity(records.len()), Vec::new());
+    for (seq, record) in records {
+        let Ok(clear) = Clear::parse(&record.record.clear) else { continue };
+        places.push((*seq, clear.id));
+        if clear.has_blob() {
+            may_lack.push(Lacking { seq: *seq, clear, record: record.clone() });
+        }
+    }
+    (places, may_lack)
 }
