@@ -32,7 +32,10 @@ impl Daemon {
         let arguments = [arguments, &["--log", "error"]].concat();
         let process = Process::start(directory.path(), &arguments);
         let daemon = Self { directory, process };
-        assert!(matches!(daemon.ask(Command::SetKey(v1::SetKey { key: key.to_vec() })), Reply::Config(_)));
+        assert!(matches!(
+            daemon.ask(Command::SetKey(v1::SetKey { key: key.to_vec(), ..v1::SetKey::default() })),
+            Reply::Config(_)
+        ));
         daemon
     }
 
@@ -197,7 +200,7 @@ fn another_key_is_refused_before_anything_is_exchanged() {
     drop(client);
     eventually("a link that is blocked again", || (stranger.link().state() == link::State::Blocked).then_some(()));
     // The right key mends it, with no restart and nobody asking.
-    stranger.ask(Command::SetKey(v1::SetKey { key: KEY.to_vec() }));
+    stranger.ask(Command::SetKey(v1::SetKey { key: KEY.to_vec(), ..v1::SetKey::default() }));
     eventually("a link", || (stranger.link().state() == link::State::Connected).then_some(()));
     assert_eq!(stranger.link().error, "");
     stranger.sync();

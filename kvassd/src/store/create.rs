@@ -12,7 +12,7 @@ use super::layout::{self, Layout, StorePaths};
 use super::row::{State, Tally};
 use super::witness::Witness;
 use super::{OpenError, key_file};
-use crate::keys::{AccountId, EncryptionKey, Keys};
+use crate::keys::{AccountId, EncryptionKey, Key};
 
 /// What a new store begins with.
 pub(crate) struct Seed {
@@ -45,11 +45,11 @@ pub(crate) fn random_pid() -> Result<u32, getrandom::Error> {
 
 /// Makes the store of a data directory that has none, with a new random key.
 pub(crate) fn create(layout: &Layout) -> Result<(), OpenError> {
-    let key = EncryptionKey::random()?;
+    let key = Key::Encryption(EncryptionKey::random()?);
     let at = layout.store_new();
     key_file::write(&layout.key_new(), &[&key]).map_err(OpenError::io("write", &layout.key_new()))?;
     layout::remove_directory(&at.0).map_err(OpenError::io("remove", &at.0))?;
-    let seed = Seed::random(Keys::derive(&key).account())?;
+    let seed = Seed::random(key.access().account())?;
     let db = begin(&at, &seed).map_err(|fault| failed(layout, fault))?;
     drop(db);
     seal_off(&at).map_err(OpenError::io("make", &at.0))?;

@@ -231,7 +231,7 @@ impl Remote {
             error: state.error,
             pending,
             skew_us: progress.skew_us,
-            refused: progress.refused,
+            refused: self.store.refused(),
         })
     }
 
