@@ -4,6 +4,6 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (file, folder) = ("kvass/v1/session.proto", "../proto");
     println!("cargo:rerun-if-changed={folder}/{file}");
-    tonic_prost_build::configure().compile_fds(protox::compile([file], [folder])?)?;
+    tonic_prost_build::configure().build_transport(false).compile_fds(protox::compile([file], [folder])?)?;
     Ok(())
 }

@@ -133,7 +133,7 @@ async fn accept_devices(
     let bound = listener.local_addr().map_err(|source| DaemonError::Bind { address, source })?;
     tracing::info!(%bound, "accepting devices");
     let (store, stop) = (store.clone(), stop.clone());
-    syncing.spawn(async move { server::serve(store, listener, stop).await.map_err(io::Error::other) });
+    syncing.spawn(server::serve(store, listener, stop));
     Ok(bound.to_string())
 }
 

@@ -11,6 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::random::{self, Random};
 use crate::record::{Auth, RecordId};
 pub use access::{Access, Key};
 pub use server_key::PREFIX as SERVER_KEY_PREFIX;
@@ -26,14 +27,12 @@ impl EncryptionKey {
         Self(bytes)
     }
 
-    /// Makes a key from the system's random source.
+    /// Makes a key from a random source.
     ///
     /// # Errors
-    /// The system has no randomness to give.
-    pub fn random() -> Result<Self, getrandom::Error> {
-        let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes)?;
-        Ok(Self(bytes))
+    /// The source has no randomness to give.
+    pub fn random(random: &Random) -> Result<Self, random::Error> {
+        random.bytes().map(Self)
     }
 
     /// Reads 64 hex digits; `None` for anything else.

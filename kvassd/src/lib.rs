@@ -14,8 +14,10 @@
 //! - [`config`]: what was asked for, by flags and environment; never invalid once it is made.
 //! - [`serve`] and [`repair`]: the program. They put the parts together, where tests do it themselves, and have no
 //!   rules of their own.
-//! - [`process`], [`logs`], [`clock`]: what the process does to itself, where its log goes, what time it is. No name,
-//!   value or key is ever logged.
+//! - [`process`], [`logs`]: what the process does to itself, and where its log goes. No name, value or key is ever
+//!   logged.
+//! - [`clock`], [`random`]: what time it is, and what nobody can foresee. They are given to the store at its opening,
+//!   and all others ask the store, so that tests can bring their own.
 //! - [`socket`]: the data directory, its lock, and the socket in it; it does not look into the store.
 //! - [`daemon`]: the life, from opening to closing; nothing is spawned that it does not wait for.
 //! - `local`: the client's requests, each decoded, one call, encoded; the one map from errors to answers. It decides
@@ -25,17 +27,23 @@
 //!   know no clock, file or runtime.
 //! - [`sync`]: sessions with other stores: the encrypted channel, what is said over it, the link to the remote, the
 //!   server for devices. It changes the store only through the store's own commits.
+//! - [`network`], `accept`, `http`: how bytes come in and go out, connections and their limits, and what the port of the
+//!   server answers to those who are no devices. They know no store.
 //!
 //! docs/architecture.md follows a request through these, docs/decisions.md says why they are so.
 
+pub mod accept;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod http;
 pub mod keys;
 mod local;
 pub mod logs;
+pub mod network;
 pub mod process;
 mod program;
+pub mod random;
 pub mod record;
 pub mod seal;
 pub mod socket;

@@ -10,6 +10,7 @@ use aes_gcm::aead::{self, Buffer};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use crate::random::{self, Random};
 use crate::record::ValueHash;
 
 /// Bytes of a chunk before sealing; the last one of a value may have fewer.
@@ -44,14 +45,12 @@ pub fn sealed_length(size: u64) -> u64 {
 pub struct ContentKey([u8; 32]);
 
 impl ContentKey {
-    /// Makes a key from the system's random source.
+    /// Makes a key from a random source.
     ///
     /// # Errors
-    /// The system has no randomness to give.
-    pub fn random() -> Result<Self, getrandom::Error> {
-        let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes)?;
-        Ok(Self(bytes))
+    /// The source has no randomness to give.
+    pub fn random(random: &Random) -> Result<Self, random::Error> {
+        random.bytes().map(Self)
     }
 
     /// Takes a key from an opened header; `None` where it has not 32 bytes.
@@ -344,7 +343,7 @@ mod tests {
 
     #[test]
     fn random_content_keys_differ() {
-        let (a, b) = (ContentKey::random().unwrap(), ContentKey::random().unwrap());
+        let (a, b) = (ContentKey::random(&Random::system()).unwrap(), ContentKey::random(&Random::system()).unwrap());
         assert_ne!(a.as_bytes(), b.as_bytes());
         assert_eq!(ContentKey::from_bytes(a.as_bytes()).unwrap().as_bytes(), a.as_bytes());
         assert!(ContentKey::from_bytes(&[0; 31]).is_none() && ContentKey::from_bytes(&[0; 33]).is_none());

@@ -14,6 +14,8 @@ use common::{Client, Process, directory, eventually, skip};
 use kvass_proto::frame;
 use kvass_proto::v1::request::Command as Ask;
 use kvass_proto::v1::{self, greeting, reply::Reply};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
 
 fn real(directory: &tempfile::TempDir) -> std::path::PathBuf {
     directory.path().canonicalize().unwrap()
@@ -98,6 +100,30 @@ fn a_service_takes_over_from_a_daemon_started_on_demand() {
     assert!(on_demand.ended().success());
     let greeting = serving(&path);
     assert_eq!((greeting.on_demand, greeting.process), (false, service.child.id()));
+}
+
+#[test]
+fn a_service_takes_over_also_where_a_command_has_started_another_daemon_meanwhile() {
+    let directory = directory();
+    let path = real(&directory);
+    let mut first = Process::start(&path, &["--on-demand"]);
+    let mut client = Client::connect(&path);
+    client.request(Ask::Set(v1::Set { key: "k".into(), ..Default::default() }));
+    let service = Process::start(&path, &[]);
+    eventually("the stop", || {
+        let state = Client::raw(&path).next();
+        matches!(state, Some(Reply::Greeting(it)) if it.state() == greeting::State::Stopping).then_some(())
+    });
+    // The service does not come to it when the first one ends, and somebody else is faster.
+    service.signal("STOP");
+    waitpid(Pid::from_raw(service.child.id().cast_signed()), Some(WaitPidFlag::WUNTRACED)).unwrap();
+    frame::write_end(&mut client.stream).unwrap();
+    assert!(first.ended().success());
+    let mut second = Process::start(&path, &["--on-demand"]);
+    assert_eq!(serving(&path).process, second.child.id());
+    service.signal("CONT");
+    assert!(second.ended().success());
+    assert_eq!(serving(&path).process, service.child.id());
 }
 
 #[test]

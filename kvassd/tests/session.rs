@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use files::copy;
 use kvassd::keys::{EncryptionKey, SyncKey};
+use kvassd::random::Random;
 use kvassd::store::{Options, Seq, Store};
 use kvassd::sync::channel::{Channel, Initiator, respond};
 use kvassd::sync::session::{Ended, Link, Progress, SessionError, Side, run};
@@ -73,6 +74,13 @@ fn open(directory: &Path) -> Store {
     Store::open(directory, OPTIONS, &|_| {}).unwrap()
 }
 
+/// What becomes of a frame on its way.
+enum Carried {
+    On(Vec<u8>),
+    Never,
+    Cut,
+}
+
 type End = JoinHandle<Result<Ended, SessionError>>;
 
 /// A connection of two stores, and the means to cut it or to meddle with it.
@@ -88,15 +96,24 @@ impl Wire {
         Self::meddling(a, b, |_, frame| Some(frame))
     }
 
+    /// Of the frames from a to b only the first come; the others are on their way for ever.
+    fn stalled(a: &Device, b: &Device, frames: usize) -> Self {
+        Self::carried(a, b, move |number, frame| if number < frames { Carried::On(frame) } else { Carried::Never })
+    }
+
     /// `meddle` is given the number of each frame from a to b, and what is to come of it.
     fn meddling(
         a: &Device,
         b: &Device,
         mut meddle: impl FnMut(usize, Vec<u8>) -> Option<Vec<u8>> + Send + 'static,
     ) -> Self {
+        Self::carried(a, b, move |number, frame| meddle(number, frame).map_or(Carried::Cut, Carried::On))
+    }
+
+    fn carried(a: &Device, b: &Device, mut carry: impl FnMut(usize, Vec<u8>) -> Carried + Send + 'static) -> Self {
         let key = SyncKey::derive(&EncryptionKey::new(KEY));
-        let (initiator, first) = Initiator::start(&key).unwrap();
-        let (reply, channel_b) = respond(&first, |_| Some(key)).unwrap();
+        let (initiator, first) = Initiator::start(&key, &Random::system()).unwrap();
+        let (reply, channel_b) = respond(&first, &Random::system(), |_| Some(key)).unwrap();
         let channel_a = initiator.finish(&reply).unwrap();
         let (a_to, mut a_out) = mpsc::channel(4);
         let (b_in, b_from) = mpsc::channel(4);
@@ -105,7 +122,11 @@ impl Wire {
         let there = tokio::spawn(async move {
             let mut number = 0;
             while let Some(frame) = a_out.recv().await {
-                let Some(frame) = meddle(number, frame) else { return };
+                let frame = match carry(number, frame) {
+                    Carried::On(frame) => frame,
+                    Carried::Never => std::future::pending().await,
+                    Carried::Cut => return,
+                };
                 number += 1;
                 if b_in.send(frame).await.is_err() {
                     return;
@@ -198,6 +219,28 @@ async fn large_values_travel_and_small_changes_do_not_wait_behind_them() {
     b.sees("small", Some(b"x")).await;
     b.sees("large", Some(&large)).await;
     b.store.check(&mut |finding| panic!("{finding:?}")).unwrap();
+    wire.cut().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_change_behind_a_large_value_is_known_to_be_held_at_once() {
+    let (a, b) = (Device::new(), Device::new());
+    a.set("large", bytes(6_000_000)).await;
+    a.set("small", b"x".to_vec()).await;
+    a.set("later", b"x".to_vec()).await;
+    let mut changed = a.store.peers_changed();
+    // Only the beginning of the value comes through, then nothing more.
+    let wire = Wire::stalled(&a, &b, 20);
+    let peer = b.store.identity().0;
+    let held = async {
+        while !a.store.is_held("later", peer) {
+            changed.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, held).await.unwrap();
+    assert!(a.store.is_held("small", peer) && !a.store.is_held("large", peer));
+    assert_eq!(a.store.pending(peer).unwrap(), 1);
+    assert!(a.store.peer(peer).acknowledged < Seq(1));
     wire.cut().await;
 }
 

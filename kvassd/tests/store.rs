@@ -11,8 +11,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use files::copy;
+use kvassd::clock::Clock;
 use kvassd::keys::{EncryptionKey, Key};
-use kvassd::store::{Condition, OpenError, Options, Outcome, ReadError, Store, WriteError, repair};
+use kvassd::random::Random;
+use kvassd::store::{Condition, OpenError, Options, Outcome, ReadError, Store, Surroundings, WriteError, repair};
 use tempfile::TempDir;
 
 const OPTIONS: Options = Options { value_max: 64 << 20, reserve: 0 };
@@ -626,4 +628,38 @@ fn a_store_that_has_outgrown_its_content_is_rewritten_at_a_start() {
     let after = store.summary().unwrap().disk_bytes;
     assert!(before < 64 << 20 || told.borrow().iter().any(|doing| doing.starts_with("rewriting")));
     assert!(before < 64 << 20 || after < before / 4, "{before} bytes before, {after} after");
+}
+
+/// A clock that stands still, and randomness that can be foreseen.
+fn surroundings(threads: bool) -> Surroundings {
+    let drawn = AtomicU64::new(0);
+    let random = Random::new(move |to| {
+        to.copy_from_slice(&bytes(drawn.fetch_add(1, Ordering::Relaxed), to.len()));
+        Ok(())
+    });
+    Surroundings { clock: Clock::new(|| 1_700_000_000_000_000), random, threads }
+}
+
+#[test]
+fn with_the_same_time_and_randomness_a_store_is_the_same_with_threads_and_without() {
+    let lived = [true, false].map(|threads| {
+        let (directory, surroundings) = (tempfile::tempdir().unwrap(), surroundings(threads));
+        let open = || Store::open_in(directory.path(), OPTIONS, surroundings.clone(), &|_| {}).unwrap();
+        let store = open();
+        for at in 0..300 {
+            set(&store, &format!("key/{at}"), &bytes(at, 30 * at as usize));
+        }
+        store.set_key(None).unwrap();
+        store.remove(vec!["key/7".into()]).unwrap();
+        store.fork().unwrap();
+        let left = (store.identity(), store.digest().unwrap(), store.key().to_text(), names(&store).len());
+        store.clone().close();
+        assert!(matches!(store.set_pid(7), Err(WriteError::Closed)));
+        drop(store);
+        let again = open();
+        assert_eq!(get(&again, "key/299").unwrap().unwrap(), bytes(299, 30 * 299));
+        assert_eq!((again.identity(), again.digest().unwrap(), names(&again).len()), (left.0, left.1, left.3));
+        (left, again.run())
+    });
+    assert_eq!(lived[0], lived[1]);
 }

@@ -163,7 +163,7 @@ impl Exchange<'_, '_, '_> {
     }
 
     async fn set_key(&mut self, set: v1::SetKey) -> Result<Reply, Failure> {
-        let key = key_of(&set)?;
+        let key = key_of(&self.store, &set)?;
         let store = self.store.clone();
         let rekeyed = spawn_blocking(move || store.change_key(key, set.confirmed)).await??;
         self.config_after(rekeyed).await
@@ -254,7 +254,7 @@ impl Exchange<'_, '_, '_> {
 }
 
 /// The key that a request names, or a new random one.
-fn key_of(set: &v1::SetKey) -> Result<Key, Failure> {
+fn key_of(store: &Store, set: &v1::SetKey) -> Result<Key, Failure> {
     if !set.server_key.is_empty() {
         let key = SyncKey::from_text(&set.server_key).map(Key::Server);
         return key.ok_or_else(|| {
@@ -267,7 +267,10 @@ fn key_of(set: &v1::SetKey) -> Result<Key, Failure> {
     }
     match <[u8; 32]>::try_from(set.key.as_slice()).map(zeroize::Zeroizing::new) {
         Ok(key) => Ok(Key::Encryption(EncryptionKey::new(*key))),
-        Err(_) if set.key.is_empty() => Ok(Key::Encryption(EncryptionKey::random().map_err(WriteError::from)?)),
+        Err(_) if set.key.is_empty() => {
+            let key = EncryptionKey::random(&store.surroundings().random).map_err(WriteError::from)?;
+            Ok(Key::Encryption(key))
+        }
         Err(_) => Err(Failure::bad_input(format!("an encryption key has 32 bytes and not {}", set.key.len()))),
     }
 }

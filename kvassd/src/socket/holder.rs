@@ -56,12 +56,13 @@ enum Step {
 pub(super) fn take_over(config: &Config, directory: &Path, inherited: bool) -> Result<Option<Lock>, HolderError> {
     let patience = if config.on_demand && !inherited { PATIENCE_ON_DEMAND } else { PATIENCE };
     let deadline = Instant::now() + patience;
-    let mut asked = false;
+    let mut asked = None;
     loop {
         if let Some(lock) = Lock::try_take(directory)? {
             return Ok(Some(lock));
         }
-        let step = if asked {
+        // Where the one that was asked has ended, a command may have started another one in between.
+        let step = if asked.is_some() && asked == written_pid(directory) {
             Step::Wait
         } else if inherited {
             Step::AskToEnd
@@ -114,13 +115,11 @@ fn greeting_of(socket: &Path) -> io::Result<v1::Greeting> {
     }
 }
 
-/// Sends SIGTERM to the holder where it is a kvassd of this user; whether it did.
-fn ask_to_end(directory: &Path) -> bool {
-    let Some(pid) = written_pid(directory).filter(|pid| is_own_kvassd(*pid)) else {
-        return false;
-    };
+/// Sends SIGTERM to the holder where it is a kvassd of this user, and returns its process id.
+fn ask_to_end(directory: &Path) -> Option<i32> {
+    let pid = written_pid(directory).filter(|pid| is_own_kvassd(*pid))?;
     tracing::info!(pid, "asking the daemon that holds the lock to end");
-    kill(Pid::from_raw(pid), Signal::SIGTERM).is_ok()
+    kill(Pid::from_raw(pid), Signal::SIGTERM).is_ok().then_some(pid)
 }
 
 #[cfg(target_os = "linux")]

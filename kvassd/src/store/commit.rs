@@ -18,7 +18,6 @@ use super::row::{State, Tally};
 use super::space::Purpose;
 use super::witness::Witness;
 use super::{Outcome, Position, Shared, WriteError, names, open};
-use crate::clock::now_us;
 use crate::keys::{AccountId, Key};
 use crate::record::{Kind, RecordId, ValueHash};
 
@@ -85,25 +84,53 @@ impl Committer {
     /// Works until it is told to close, or until nobody is left who could ask.
     pub(crate) fn run(mut self) {
         loop {
-            match self.take() {
-                Some(Job::Write { changes, answer }) => {
-                    self.commit(changes, answer);
-                    // Else a change of key would wait for ever beside many writers.
-                    self.continue_rekey();
-                }
-                Some(Job::SetKey { key, confirmed, answer }) => self.start_rekey(key, confirmed, answer),
-                Some(Job::SetPid { pid, answer }) => self.set_pid(pid, &answer),
-                Some(Job::Merge { target, arrivals, from, cursor, answer }) => {
-                    let _ = answer.send(self.merge(target, arrivals, from, cursor));
-                }
-                Some(Job::Fork { answer }) => drop(answer.send(self.fork())),
-                Some(Job::SetRemote { remote, answer }) => drop(answer.send(self.set_remote(remote))),
-                Some(Job::Sweep(files)) => self.sweep(files),
-                Some(Job::Close) => break,
-                None => self.continue_rekey(),
+            let job = self.take();
+            if !self.serve(job) {
+                return;
             }
         }
-        self.close();
+    }
+
+    /// Does all that waits and returns: the life of a committer without a thread. `false` where it was told to close.
+    pub(crate) fn run_waiting(&mut self) -> bool {
+        loop {
+            let is_idle = self.rekey.is_none() && self.next.is_none();
+            if is_idle {
+                match self.jobs.try_recv() {
+                    Ok(job) => self.next = Some(job),
+                    Err(_) => return true,
+                }
+            }
+            let job = self.take();
+            if !self.serve(job) {
+                return false;
+            }
+        }
+    }
+
+    /// Does one job, or goes on with a change of key; `false` where it was told to close, and has.
+    fn serve(&mut self, job: Option<Job>) -> bool {
+        match job {
+            Some(Job::Write { changes, answer }) => {
+                self.commit(changes, answer);
+                // Else a change of key would wait for ever beside many writers.
+                self.continue_rekey();
+            }
+            Some(Job::SetKey { key, confirmed, answer }) => self.start_rekey(key, confirmed, answer),
+            Some(Job::SetPid { pid, answer }) => self.set_pid(pid, &answer),
+            Some(Job::Merge { target, arrivals, from, cursor, answer }) => {
+                let _ = answer.send(self.merge(target, arrivals, from, cursor));
+            }
+            Some(Job::Fork { answer }) => drop(answer.send(self.fork())),
+            Some(Job::SetRemote { remote, answer }) => drop(answer.send(self.set_remote(remote))),
+            Some(Job::Sweep(files)) => self.sweep(files),
+            Some(Job::Close) => {
+                self.close();
+                return false;
+            }
+            None => self.continue_rekey(),
+        }
+        true
     }
 
     /// The next job; `None` where nobody waits and a change of key can go on, or where it is about to end: what is
@@ -147,7 +174,7 @@ impl Committer {
             let _ = answer.send(Err(shared.space.full()));
             return;
         };
-        let mut plan = Plan::new(index, now_us(), shared.pid(), self.state, self.tally);
+        let mut plan = Plan::new(index, shared.now_us(), shared.pid(), self.state, self.tally);
         let waiting = self.gather(&mut plan, changes, answer);
         if plan.is_empty() {
             answer_all(waiting, Ok);
@@ -362,7 +389,7 @@ impl Committer {
         }
     }
 
-    fn close(mut self) {
+    fn close(&mut self) {
         self.save_peers();
         if let Err(fault) = self.shared.read_index(Index::make_durable) {
             tracing::error!(%fault, "the index could not be flushed at the end");

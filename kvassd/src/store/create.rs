@@ -13,6 +13,7 @@ use super::row::{State, Tally};
 use super::witness::Witness;
 use super::{OpenError, key_file};
 use crate::keys::{AccountId, EncryptionKey, Key};
+use crate::random::{self, Random};
 
 /// What a new store begins with.
 pub(crate) struct Seed {
@@ -24,32 +25,28 @@ pub(crate) struct Seed {
 
 impl Seed {
     /// A store with an id and a process id that no other has.
-    pub(crate) fn random(account: AccountId) -> Result<Self, OpenError> {
-        Ok(Self { account, store: random_store()?, pid: random_pid()?, counter: 0 })
+    pub(crate) fn random(account: AccountId, random: &Random) -> Result<Self, OpenError> {
+        Ok(Self { account, store: random_store(random)?, pid: random_pid(random)?, counter: 0 })
     }
 }
 
 /// An id that no other store has.
-pub(crate) fn random_store() -> Result<[u8; 16], getrandom::Error> {
-    let mut store = [0; 16];
-    getrandom::fill(&mut store)?;
-    Ok(store)
+pub(crate) fn random_store(random: &Random) -> Result<[u8; 16], random::Error> {
+    random.bytes()
 }
 
 /// A process id that hardly any other store has, at least 1.
-pub(crate) fn random_pid() -> Result<u32, getrandom::Error> {
-    let mut pid = [0; 4];
-    getrandom::fill(&mut pid)?;
-    Ok(u32::from_be_bytes(pid).max(1))
+pub(crate) fn random_pid(random: &Random) -> Result<u32, random::Error> {
+    Ok(u32::from_be_bytes(random.bytes()?).max(1))
 }
 
 /// Makes the store of a data directory that has none, with a new random key.
-pub(crate) fn create(layout: &Layout) -> Result<(), OpenError> {
-    let key = Key::Encryption(EncryptionKey::random()?);
+pub(crate) fn create(layout: &Layout, random: &Random) -> Result<(), OpenError> {
+    let key = Key::Encryption(EncryptionKey::random(random)?);
     let at = layout.store_new();
     key_file::write(&layout.key_new(), &[&key]).map_err(OpenError::io("write", &layout.key_new()))?;
     layout::remove_directory(&at.0).map_err(OpenError::io("remove", &at.0))?;
-    let seed = Seed::random(key.access().account())?;
+    let seed = Seed::random(key.access().account(), random)?;
     let db = begin(&at, &seed).map_err(|fault| failed(layout, fault))?;
     drop(db);
     seal_off(&at).map_err(OpenError::io("make", &at.0))?;

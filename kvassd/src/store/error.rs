@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use kvass_proto::key::KeyError;
 
+use crate::random;
+
 const REPAIR: &str = "run 'kvass doctor --repair': it moves the damaged store aside and keeps all that can be read";
 
 const BLIND: &str =
@@ -23,7 +25,7 @@ pub enum OpenError {
     #[error("cannot {what} {}", .path.display())]
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error("the system gives no random bytes")]
-    Random(#[from] getrandom::Error),
+    Random(#[from] random::Error),
 }
 
 impl OpenError {
@@ -112,7 +114,7 @@ pub enum WriteError {
     #[error("cannot {what}")]
     Io { what: &'static str, source: io::Error },
     #[error("the system gives no random bytes")]
-    Random(#[from] getrandom::Error),
+    Random(#[from] random::Error),
 }
 
 impl WriteError {

@@ -3,7 +3,7 @@
 //! It decides nothing about sessions. A record is verified before it goes to the committer, which keeps the greater of
 //! two versions; the cursor of the peer is stored by the commit that stores what came before it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -19,7 +19,6 @@ use super::row::{self, RecordRow};
 use super::space::Purpose;
 use super::value_reader::blob_length;
 use super::{ReadError, Seq, Store, WriteError};
-use crate::clock::now_us;
 use crate::keys::{Access, AccountId, SyncKey};
 use crate::record::{Clear, Kind, Record, RecordError, ValueHash};
 use crate::{seal, value};
@@ -115,7 +114,7 @@ impl Store {
 
     /// All peers that are known.
     #[must_use]
-    pub fn peers(&self) -> HashMap<StoreId, Peer> {
+    pub fn peers(&self) -> BTreeMap<StoreId, Peer> {
         self.shared.peers().all().clone()
     }
 
@@ -144,13 +143,15 @@ impl Store {
     /// # Errors
     /// The index cannot be read.
     pub fn pending(&self, peer: StoreId) -> Result<u64, ReadError> {
-        let (after, last) = (self.peer(peer).acknowledged, self.head());
-        let range = (Bound::Excluded(after.0.to_be_bytes()), Bound::Included(last.0.to_be_bytes()));
+        let (held, last) = (self.shared.peers().held_by(peer), self.head());
+        let range = (Bound::Excluded(held.acknowledged.0.to_be_bytes()), Bound::Included(last.0.to_be_bytes()));
         let count = self.shared.read_index(|index| {
             let mut count = 0;
             for row in index.account.trees.log.range::<[u8; 8], _>(range) {
-                let via = row::decode_log(&row?.1).map(|(_, via)| via);
-                count += u64::from(via != Some(peer.0));
+                let (seq, row) = row?;
+                let seq = <[u8; 8]>::try_from(&seq[..]).map_or(0, u64::from_be_bytes);
+                let via = row::decode_log(&row).map(|(_, via)| via);
+                count += u64::from(via != Some(peer.0) && !held.contains(Seq(seq)));
             }
             Ok(count)
         });
@@ -165,7 +166,7 @@ impl Store {
             None => Ok(None),
         });
         let seq = row.ok().flatten().and_then(|row| RecordRow::decode(&row)).map(|row| row.seq);
-        seq.is_some_and(|seq| seq <= self.peer(peer).acknowledged)
+        seq.is_some_and(|seq| self.shared.peers().held_by(peer).contains(seq))
     }
 
     /// The peer that holds most of this store's log, where there is one.
@@ -225,9 +226,16 @@ impl Store {
         self.shared.refused.load(Ordering::Relaxed)
     }
 
-    /// Notes up to which place of this store's log a peer holds all. It is on the disk with the next commit.
-    pub fn acknowledge(&self, peer: StoreId, seq: Seq) {
-        self.shared.peers().acknowledge(peer, seq);
+    /// Notes up to which place of this store's log a peer holds all, which is on the disk with the next commit, and
+    /// ranges of places after it that the peer holds as well, which are not written.
+    pub fn acknowledge(&self, peer: StoreId, seq: Seq, beyond: &[(Seq, Seq)]) {
+        self.shared.change_peers(|peers| peers.acknowledge(peer, seq, beyond));
+    }
+
+    /// Watches what is known of peers: how far each holds this store's log, and how far theirs are held here.
+    #[must_use]
+    pub fn peers_changed(&self) -> watch::Receiver<()> {
+        self.shared.peers_changed.subscribe()
     }
 
     /// Takes a new store id and a new process id, because the history of this store has forked; all peers begin anew.
@@ -271,7 +279,7 @@ impl Committer {
         if now != target {
             return Err(WriteError::Refused("the key or the id of this store changed meanwhile".into()));
         }
-        let mut plan = Plan::new(index, now_us(), shared.pid(), self.state, self.tally);
+        let mut plan = Plan::new(index, shared.now_us(), shared.pid(), self.state, self.tally);
         let mut merged = Merged::default();
         for arrival in arrivals {
             let hash = arrival.clear.value_hash;
@@ -285,7 +293,9 @@ impl Committer {
         if plan.is_empty() {
             self.state.counter = plan.state.counter;
             // Merging the same again changes nothing, so the cursor may wait for the next commit.
-            held.into_iter().for_each(|held| shared.peers().hold(from, held));
+            if let Some(held) = held {
+                shared.change_peers(|peers| peers.hold(from, held));
+            }
             return Ok(merged);
         }
         let (mut changes, planned) = plan.finish();
@@ -298,8 +308,10 @@ impl Committer {
         if !self.land(committed, planned, pass, &saved) {
             return Err(shared.space.full());
         }
-        held.into_iter().for_each(|held| shared.peers().hold(from, held));
-        shared.peers().saved(&saved);
+        shared.change_peers(|peers| {
+            held.into_iter().for_each(|held| peers.hold(from, held));
+            peers.saved(&saved);
+        });
         Ok(merged)
     }
 
@@ -318,7 +330,8 @@ impl Committer {
     }
 
     pub(super) fn fork(&mut self) -> Result<(), WriteError> {
-        let (store, pid) = (StoreId(create::random_store()?), create::random_pid()?);
+        let random = &self.shared.surroundings.random;
+        let (store, pid) = (StoreId(create::random_store(random)?), create::random_pid(random)?);
         let known: Vec<_> = self.shared.peers().all().keys().copied().collect();
         self.write_meta(|meta, account| {
             meta.insert(index::meta::STORE, &store.0[..]);
@@ -326,7 +339,7 @@ impl Committer {
             known.iter().for_each(|peer| meta.remove(index::meta::peer(account, peer.0)));
         })?;
         self.shared.set_pid(pid);
-        self.shared.peers().begin_anew(store);
+        self.shared.change_peers(|peers| peers.begin_anew(store));
         Ok(())
     }
 

@@ -14,6 +14,7 @@ mod create;
 mod download;
 mod error;
 mod index;
+mod jobs;
 mod key_file;
 mod layout;
 mod merge;
@@ -21,6 +22,7 @@ mod names;
 mod open;
 mod pass;
 mod peers;
+mod places;
 mod plan;
 mod read;
 mod rekey;
@@ -28,6 +30,7 @@ mod repair;
 mod rewrite;
 mod row;
 mod space;
+mod surroundings;
 mod switch;
 mod value_reader;
 mod value_writer;
@@ -37,7 +40,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
@@ -46,16 +49,19 @@ pub use download::{BlobFile, Download, DownloadError};
 pub use error::{OpenError, ReadError, WriteError};
 pub use merge::{Merged, Outgoing, Travelling};
 pub use peers::{Cursor, Peer, RunId, StoreId};
+pub use places::Places;
 pub use rekey::Rekeyed;
 pub use repair::{Repaired, repair};
 pub use space::RESERVE_MIN;
+pub use surroundings::Surroundings;
 pub use value_reader::ValueReader;
 pub use value_writer::{NewValue, ValueWriter};
 
-use crate::clock::now_us;
 use crate::keys::{AccountId, EncryptionKey, Key};
+use crate::record::ValueHash;
 use commit::{Answer, Committer, Job};
 use index::{Fault, Index};
+use jobs::{Jobs, spawn};
 use layout::Layout;
 use names::Names;
 use pass::Turns;
@@ -178,19 +184,21 @@ pub struct Summary {
 struct Shared {
     layout: Layout,
     options: Options,
+    surroundings: Surroundings,
     space: Space,
     /// `None` while the index waits for space, and after the end.
     index: RwLock<Option<Index>>,
     names: Names,
     pass: Turns,
     commits: watch::Sender<Position>,
-    jobs: SyncSender<Job>,
     pid: AtomicU32,
     key: RwLock<Key>,
     /// Records of peers that did not verify.
     refused: AtomicU64,
     run: RunId,
     peers: Mutex<Peers>,
+    /// Changes with what is known of peers.
+    peers_changed: watch::Sender<()>,
     remote: watch::Sender<String>,
 }
 
@@ -219,6 +227,16 @@ impl Shared {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Changes what is known of peers, and wakes those who wait for that.
+    fn change_peers(&self, change: impl FnOnce(&mut Peers)) {
+        change(&mut self.peers());
+        self.peers_changed.send_replace(());
+    }
+
+    fn now_us(&self) -> u64 {
+        self.surroundings.clock.now_us()
+    }
+
     fn pid(&self) -> u32 {
         self.pid.load(Ordering::Relaxed)
     }
@@ -232,6 +250,7 @@ impl Shared {
 #[derive(Clone)]
 pub struct Store {
     shared: Arc<Shared>,
+    jobs: Jobs,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
@@ -242,23 +261,37 @@ impl Store {
     /// # Errors
     /// Damage, a newer format, a full disk, or what the system refuses. Nothing is changed then that a repair needs.
     pub fn open(directory: &Path, options: Options, doing: &dyn Fn(&str)) -> Result<Self, OpenError> {
+        Self::open_in(directory, options, Surroundings::system(), doing)
+    }
+
+    /// Opens the store as [`Store::open`] does, in other surroundings than the system's.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_in(
+        directory: &Path,
+        options: Options,
+        surroundings: Surroundings,
+        doing: &dyn Fn(&str),
+    ) -> Result<Self, OpenError> {
         let layout = Layout::new(directory);
         let space = Space::new(layout.clone(), options.reserve);
         doing("opening the store");
-        let opened = open::open(&layout, &space, doing)?;
+        let opened = open::open(&layout, &space, &surroundings.random, doing)?;
         let account = opened.index.account.keys.account();
         let (jobs, queue) = sync_channel(JOBS);
         let shared = Arc::new(Shared {
             layout,
             options,
+            surroundings,
             space,
             names: Names::default(),
             pass: Turns::new(opened.tally.digest),
             commits: watch::Sender::new(Position { account, seq: opened.tally.last }),
-            jobs,
             pid: AtomicU32::new(opened.pid),
             run: RunId(opened.run),
             peers: Mutex::new(opened.peers),
+            peers_changed: watch::Sender::new(()),
             remote: watch::Sender::new(opened.remote),
             key: RwLock::new(opened.key),
             refused: AtomicU64::new(0),
@@ -274,10 +307,38 @@ impl Store {
             rekey: None,
             next: None,
         };
-        let commit = spawn("commit", directory, move || committer.run())?;
-        let passing = Arc::clone(&shared);
-        let pass = spawn("pass", directory, move || pass::run(&passing, opened.files))?;
-        Ok(Self { shared, threads: Arc::new(Mutex::new(vec![commit, pass])) })
+        Self::start(shared, jobs, committer, opened.files)
+    }
+
+    /// Starts committer and pass; without threads, the pass is over when this returns.
+    fn start(
+        shared: Arc<Shared>,
+        jobs: SyncSender<Job>,
+        committer: Committer,
+        files: Vec<ValueHash>,
+    ) -> Result<Self, OpenError> {
+        let mut threads = Vec::new();
+        let directory = shared.layout.root();
+        let jobs = if shared.surroundings.threads {
+            threads.push(spawn("commit", directory, move || committer.run())?);
+            Jobs { queue: jobs, here: None }
+        } else {
+            Jobs { queue: jobs, here: Some(Arc::new(Mutex::new(Some(committer)))) }
+        };
+        let (passing, sweeping) = (Arc::clone(&shared), jobs.clone());
+        let pass = move || pass::run(&passing, &sweeping, files);
+        if shared.surroundings.threads {
+            threads.push(spawn("pass", directory, pass)?);
+        } else {
+            pass();
+        }
+        Ok(Self { shared, jobs, threads: Arc::new(Mutex::new(threads)) })
+    }
+
+    /// What the store was opened in, for those who work on it.
+    #[must_use]
+    pub fn surroundings(&self) -> &Surroundings {
+        &self.shared.surroundings
     }
 
     /// Begins a new value. `size` is its size in bytes where that is known, so that a hopeless one is refused at once.
@@ -286,8 +347,8 @@ impl Store {
     /// A value over the limit, a full disk, or a blind store.
     pub fn writer(&self, size: Option<u64>) -> Result<ValueWriter, WriteError> {
         self.readable()?;
-        let Shared { layout, space, options, .. } = &*self.shared;
-        ValueWriter::new(layout.clone(), space.clone(), options.value_max, size)
+        let Shared { layout, space, options, surroundings, .. } = &*self.shared;
+        ValueWriter::new(layout.clone(), space.clone(), surroundings.random.clone(), options.value_max, size)
     }
 
     /// Stores a value under a name; it is durable when this returns.
@@ -346,7 +407,7 @@ impl Store {
         let mut count = 0;
         let mut after = None;
         loop {
-            let page = self.shared.names.page(prefix, after.as_deref(), false, REMOVE_BATCH, now_us());
+            let page = self.shared.names.page(prefix, after.as_deref(), false, REMOVE_BATCH, self.shared.now_us());
             let Some(last) = page.last() else { return Ok(count) };
             after = Some(last.name.clone());
             let changes = page.into_iter().map(|entry| Write::Remove { name: entry.name }).collect();
@@ -374,7 +435,7 @@ impl Store {
     pub fn set_key(&self, key: Option<&[u8; 32]>) -> Result<(), WriteError> {
         let key = match key {
             Some(bytes) => EncryptionKey::new(*bytes),
-            None => EncryptionKey::random()?,
+            None => EncryptionKey::random(&self.shared.surroundings.random)?,
         };
         self.change_key(Key::Encryption(key), false).map(drop)
     }
@@ -405,7 +466,7 @@ impl Store {
 
     /// Ends: what was taken is answered, all is flushed, the files are closed.
     pub fn close(self) {
-        let _ = self.shared.jobs.send(Job::Close);
+        let _ = self.jobs.send(Job::Close);
         self.shared.names.close();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
@@ -419,18 +480,7 @@ impl Store {
 
     fn ask<T>(&self, job: impl FnOnce(Answer<T>) -> Job) -> Result<T, WriteError> {
         let (answer, wait): (_, Receiver<_>) = sync_channel(1);
-        self.shared.jobs.send(job(answer)).map_err(|_| WriteError::Closed)?;
+        self.jobs.send(job(answer))?;
         wait.recv().unwrap_or(Err(WriteError::Closed))
     }
-}
-
-/// A thread whose panic ends the process: its state is not to be trusted.
-fn spawn(name: &str, directory: &Path, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
-    let guarded = move || {
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
-            commit::fatal("a thread of the store panicked");
-        }
-    };
-    let spawned = thread::Builder::new().name(name.into()).spawn(guarded);
-    spawned.map_err(OpenError::io("start a thread for", directory))
 }

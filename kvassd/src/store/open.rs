@@ -15,6 +15,7 @@ use super::space::Space;
 use super::witness::{Mark, Witness};
 use super::{OpenError, Seq, key_file, pass, rewrite, space};
 use crate::keys::{AccountId, Key};
+use crate::random::Random;
 use crate::record::ValueHash;
 
 /// The greatest log of sled that is copied before it is opened, in bytes: about 25 ms of a start.
@@ -36,16 +37,16 @@ pub(crate) struct Opened {
 }
 
 /// Opens the store of a data directory, or makes one where there never was any.
-pub(crate) fn open(layout: &Layout, space: &Space, doing: &dyn Fn(&str)) -> Result<Opened, OpenError> {
+pub(crate) fn open(layout: &Layout, space: &Space, random: &Random, doing: &dyn Fn(&str)) -> Result<Opened, OpenError> {
     settle_directories(layout).map_err(OpenError::io("put in order", layout.root()))?;
     if !layout.store().0.exists() && !layout.key().exists() {
         doing("making a new store");
-        create::create(layout)?;
+        create::create(layout, random)?;
     }
-    let opened = match open_existing(layout, doing) {
+    let opened = match open_existing(layout, random, doing) {
         Err(OpenError::DiskFull { .. }) => {
             space.drop_ballast().map_err(OpenError::io("remove", &layout.ballast()))?;
-            open_existing(layout, doing)?
+            open_existing(layout, random, doing)?
         }
         other => other?,
     };
@@ -53,7 +54,7 @@ pub(crate) fn open(layout: &Layout, space: &Space, doing: &dyn Fn(&str)) -> Resu
     Ok(opened)
 }
 
-fn open_existing(layout: &Layout, doing: &dyn Fn(&str)) -> Result<Opened, OpenError> {
+fn open_existing(layout: &Layout, random: &Random, doing: &dyn Fn(&str)) -> Result<Opened, OpenError> {
     let (index, key, mark, witness) = open_checked(layout)?;
     let (index, witness) = if rewrite::has_outgrown(&index) {
         doing("rewriting the store, which has outgrown its content");
@@ -64,7 +65,7 @@ fn open_existing(layout: &Layout, doing: &dyn Fn(&str)) -> Result<Opened, OpenEr
     } else {
         (index, witness)
     };
-    finish(layout, index, key, witness)
+    finish(layout, index, key, witness, random.bytes()?)
 }
 
 /// Opens the index and compares it with its witness.
@@ -282,14 +283,12 @@ fn files(directory: &Path, prefix: &str) -> std::io::Result<Vec<std::path::PathB
 }
 
 /// Cleans up after an earlier life and writes the run of this one, durably.
-fn finish(layout: &Layout, index: Index, key: Key, witness: Witness) -> Result<Opened, OpenError> {
+fn finish(layout: &Layout, index: Index, key: Key, witness: Witness, run: [u8; 16]) -> Result<Opened, OpenError> {
     let account = index.account.keys.account();
     let failed = |fault| failed(layout, fault);
     index.drop_other_accounts().map_err(failed)?;
     let (state, tally) = (index.state().map_err(failed)?, index.tally(account).map_err(failed)?);
     let state = State { commit: state.commit + 1, ..state };
-    let mut run = [0; 16];
-    getrandom::fill(&mut run)?;
     let written = index.next_run().and_then(|number| {
         let mut changes = index::Changes::default();
         index::write_run(&mut changes.meta, account, number, run, Seq(tally.last.0 + 1));

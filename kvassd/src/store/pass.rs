@@ -4,7 +4,7 @@
 //! It runs beside readers and the committer, a batch at a time under a lock that the committer takes for a commit.
 
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::commit::{Job, LOOK};
 use super::index::{Fault, Index};
@@ -12,7 +12,7 @@ use super::names::Named;
 use super::plan::Version;
 use super::row;
 use super::value_reader::blob_length;
-use super::{Shared, download, merge, value_writer};
+use super::{Jobs, Shared, download, merge, value_writer};
 use crate::keys::decode_hex;
 use crate::record::{Clear, Kind, RecordId, ValueHash};
 
@@ -101,7 +101,7 @@ impl Pass {
 
 /// Runs the pass. `files` are those that were there before anybody was served: when all is well, those that no row of
 /// the index names go.
-pub(crate) fn run(shared: &Arc<Shared>, files: Vec<ValueHash>) {
+pub(crate) fn run(shared: &Shared, jobs: &Jobs, files: Vec<ValueHash>) {
     loop {
         if shared.names.is_closed() {
             return;
@@ -122,7 +122,7 @@ pub(crate) fn run(shared: &Arc<Shared>, files: Vec<ValueHash>) {
                 let named =
                     |hash: &ValueHash| shared.read_index(|index| Ok(index.account.trees.blobs.contains_key(hash.0)?));
                 let unnamed = files.into_iter().filter(|hash| matches!(named(hash), Ok(false))).collect();
-                let _ = shared.jobs.send(Job::Sweep(unnamed));
+                let _ = jobs.send(Job::Sweep(unnamed));
                 return;
             }
             Err(Fault::Full) => {

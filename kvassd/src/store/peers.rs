@@ -1,9 +1,9 @@
 //! What this store knows of the stores that it syncs with: how far each side holds the other's log.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::Seq;
 use super::index::{Fault, Index, meta};
+use super::{Places, Seq};
 use crate::keys::AccountId;
 
 /// Which store a log belongs to. A store that finds that its history has forked takes a new one.
@@ -61,8 +61,10 @@ impl Peer {
 #[derive(Clone, Debug)]
 pub(crate) struct Peers {
     own: StoreId,
-    all: HashMap<StoreId, Peer>,
-    unsaved: HashSet<StoreId>,
+    all: BTreeMap<StoreId, Peer>,
+    /// What peers hold of this store's log beyond what they have acknowledged. Only in memory: they say it again.
+    beyond: BTreeMap<StoreId, Places>,
+    unsaved: BTreeSet<StoreId>,
 }
 
 impl Peers {
@@ -70,21 +72,21 @@ impl Peers {
     pub(crate) fn read(index: &Index) -> Result<Self, Fault> {
         let own = index.meta.get(meta::STORE)?.and_then(|row| <[u8; 16]>::try_from(&row[..]).ok());
         let own = own.ok_or_else(|| Fault::Other("its index names no store".into()))?;
-        let mut all = HashMap::new();
+        let mut all = BTreeMap::new();
         for row in index.meta.scan_prefix(meta::peers(index.account.keys.account())) {
             let (key, row) = row?;
             if let (Some(id), Some(peer)) = (key.last_chunk::<16>(), Peer::decode(&row)) {
                 all.insert(StoreId(*id), peer);
             }
         }
-        Ok(Self { own: StoreId(own), all, unsaved: HashSet::new() })
+        Ok(Self { own: StoreId(own), all, beyond: BTreeMap::new(), unsaved: BTreeSet::new() })
     }
 
     pub(crate) fn own(&self) -> StoreId {
         self.own
     }
 
-    pub(crate) fn all(&self) -> &HashMap<StoreId, Peer> {
+    pub(crate) fn all(&self) -> &BTreeMap<StoreId, Peer> {
         &self.all
     }
 
@@ -98,17 +100,28 @@ impl Peers {
         self.unsaved.insert(peer);
     }
 
-    pub(crate) fn acknowledge(&mut self, peer: StoreId, seq: Seq) {
+    /// The peer holds this store's log up to a place, and the places of some ranges after it.
+    pub(crate) fn acknowledge(&mut self, peer: StoreId, seq: Seq, beyond: &[(Seq, Seq)]) {
         let known = self.all.entry(peer).or_default();
         if seq > known.acknowledged {
             known.acknowledged = seq;
             self.unsaved.insert(peer);
         }
+        let acknowledged = known.acknowledged;
+        let places = self.beyond.entry(peer).or_default();
+        beyond.iter().for_each(|(first, last)| places.insert(*first, *last));
+        places.forget(acknowledged);
+    }
+
+    /// What a peer has said to hold of this store's log.
+    pub(crate) fn held_by(&self, peer: StoreId) -> Held {
+        let acknowledged = self.all.get(&peer).map_or(Seq(0), |peer| peer.acknowledged);
+        Held { acknowledged, beyond: self.beyond.get(&peer).cloned().unwrap_or_default() }
     }
 
     /// Forgets all peers, under a new id or another account.
     pub(crate) fn begin_anew(&mut self, own: StoreId) {
-        *self = Self { own, all: HashMap::new(), unsaved: HashSet::new() };
+        *self = Self { own, all: BTreeMap::new(), beyond: BTreeMap::new(), unsaved: BTreeSet::new() };
     }
 
     /// Adds what is not on the disk to a commit, and returns whose it is.
@@ -123,6 +136,19 @@ impl Peers {
     /// What was added to a commit is on the disk.
     pub(crate) fn saved(&mut self, peers: &[StoreId]) {
         self.unsaved.retain(|peer| !peers.contains(peer));
+    }
+}
+
+/// What a peer holds of this store's log.
+pub(crate) struct Held {
+    /// All up to here.
+    pub(crate) acknowledged: Seq,
+    beyond: Places,
+}
+
+impl Held {
+    pub(crate) fn contains(&self, place: Seq) -> bool {
+        place <= self.acknowledged || self.beyond.contains(place)
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Several writers' changes go into one plan, one after the other; a later one sees what an earlier one did.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as Slot;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
 
 use kvass_proto::v1::Header;
 use prost::Message;
@@ -91,19 +91,19 @@ pub(crate) struct Plan<'a> {
     pid: u32,
     pub(crate) state: State,
     pub(crate) tally: Tally,
-    steps: HashMap<RecordId, Step>,
+    steps: BTreeMap<RecordId, Step>,
 }
 
 impl<'a> Plan<'a> {
     pub(crate) fn new(index: &'a Index, now_us: u64, pid: u32, state: State, tally: Tally) -> Self {
         let state = State { commit: state.commit + 1, ..state };
-        Self { index, now_us, pid, state, tally, steps: HashMap::new() }
+        Self { index, now_us, pid, state, tally, steps: BTreeMap::new() }
     }
 
     /// Adds all of one writer's changes, or, with an error, none.
     pub(crate) fn add(&mut self, changes: Vec<Change>) -> Result<Vec<Outcome>, WriteError> {
         let keys = self.index.account.keys.full().ok_or(ReadError::Blind)?;
-        let mut seen = HashMap::new();
+        let mut seen = BTreeMap::new();
         for change in &changes {
             let id = keys.record_id(change.name());
             if let Slot::Vacant(slot) = seen.entry(id) {
@@ -113,7 +113,7 @@ impl<'a> Plan<'a> {
         Ok(changes.into_iter().map(|change| self.add_one(keys, change, &seen)).collect())
     }
 
-    fn add_one(&mut self, keys: &Keys, change: Change, seen: &HashMap<RecordId, Option<Version>>) -> Outcome {
+    fn add_one(&mut self, keys: &Keys, change: Change, seen: &BTreeMap<RecordId, Option<Version>>) -> Outcome {
         let id = keys.record_id(change.name());
         let in_index = seen.get(&id).copied().flatten();
         let current = self.steps.get(&id).map(|step| step.new).or(in_index);

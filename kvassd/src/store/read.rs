@@ -12,7 +12,6 @@ use super::row::{self, RecordRow};
 use super::value_reader::ValueReader;
 use super::value_writer::{NewValue, Place};
 use super::{Change, Entry, Position, ReadError, Seq, Store, Summary, WriteError};
-use crate::clock::now_us;
 use crate::keys::{Key, Keys};
 use crate::record::{Clear, Kind, RecordId};
 use crate::seal;
@@ -56,7 +55,7 @@ impl Store {
                 self.shared.names.wait()?;
                 return Ok(None);
             };
-            if found.clear.kind != Kind::VALUE || found.clear.is_expired(now_us()) {
+            if found.clear.kind != Kind::VALUE || found.clear.is_expired(self.shared.now_us()) {
                 return Ok(None);
             }
             // The same version failed twice: it did not change under the read.
@@ -178,7 +177,7 @@ impl Store {
     ) -> Result<Vec<Entry>, ReadError> {
         self.readable()?;
         self.shared.names.wait()?;
-        Ok(self.shared.names.page(prefix, after, reverse, limit, now_us()))
+        Ok(self.shared.names.page(prefix, after, reverse, limit, self.shared.now_us()))
     }
 
     /// Whether entries can be read and written here.
@@ -243,7 +242,7 @@ impl Store {
         let blind = self.is_blind();
         let totals = match blind {
             true => Totals { keys: content.entries, value_bytes: content.value_bytes, blob_bytes: content.blob_bytes },
-            false => self.shared.names.totals(now_us()),
+            false => self.shared.names.totals(self.shared.now_us()),
         };
         let (fingerprint, index_bytes) = self
             .shared

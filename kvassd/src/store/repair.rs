@@ -22,6 +22,7 @@ use super::witness::Witness;
 use super::{OpenError, Seq, check, key_file, open};
 use crate::clock::now_us;
 use crate::keys::{Access, Key, decode_hex, encode_hex};
+use crate::random::Random;
 use crate::record::{Clear, Kind, Record, RecordId, ValueHash};
 use crate::{seal, value};
 
@@ -249,7 +250,7 @@ fn candidate(row: &RecordRow, bytes: &[u8], owner: &Access, in_force: &Access) -
 fn build(layout: &Layout, salvage: &Salvage, kept: &Kept, keys: Access, pid: Option<u32>) -> Result<(), OpenError> {
     let at = layout.store_new();
     layout::remove_directory(&at.0).map_err(OpenError::io("remove", &at.0))?;
-    let mut seed = Seed::random(keys.account())?;
+    let mut seed = Seed::random(keys.account(), &Random::system())?;
     seed.pid = pid.unwrap_or(seed.pid);
     seed.counter = salvage.counter;
     let account = keys.account();

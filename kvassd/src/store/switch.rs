@@ -137,7 +137,7 @@ impl Committer {
         self.shared.set_key(key);
         // The log of the new account has other places; who syncs begins anew.
         let own = self.shared.peers().own();
-        self.shared.peers().begin_anew(own);
+        self.shared.change_peers(|peers| peers.begin_anew(own));
         self.write_witness();
         self.announce();
         if let Err(fault) = self.shared.read_index(Index::drop_other_accounts) {
@@ -163,7 +163,7 @@ impl Committer {
     /// Removes records that do not verify, as if they had never come. The store takes a new id, so that its peers send
     /// again what those may have replaced.
     fn drop_records(&mut self, sorted: &Sorted) -> Result<(), WriteError> {
-        let own = StoreId(create::random_store()?);
+        let own = StoreId(create::random_store(&self.shared.surroundings.random)?);
         let known: Vec<_> = self.shared.peers().all().keys().copied().collect();
         for batch in sorted.wrong.chunks(BATCH) {
             let (mut tally, mut blobs) = (self.tally, Vec::new());
@@ -185,7 +185,7 @@ impl Committer {
             (self.state, self.tally) = (state, tally);
             self.write_witness();
             self.shared.pass.lock().expected = tally.digest;
-            self.shared.peers().begin_anew(own);
+            self.shared.change_peers(|peers| peers.begin_anew(own));
             blobs.into_iter().for_each(|hash| self.remove_blob(hash));
         }
         Ok(())

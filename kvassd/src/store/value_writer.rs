@@ -15,6 +15,7 @@ use super::WriteError;
 use super::layout::{self, Layout};
 use super::space::{Purpose, Space};
 use crate::keys::encode_hex;
+use crate::random::Random;
 use crate::record::ValueHash;
 use crate::value::{self, CHUNK, Chunks, ContentKey, HASH, TAG};
 
@@ -35,6 +36,7 @@ pub struct ValueWriter {
     layout: Layout,
     space: Space,
     limit: u64,
+    random: Random,
     key: ContentKey,
     /// What is not handed on: at most a batch.
     batch: Batch,
@@ -88,15 +90,21 @@ impl Drop for Unreferenced {
 
 impl ValueWriter {
     /// `size` is the size of the value in bytes where it is known, so that a hopeless one is refused at once.
-    pub(crate) fn new(layout: Layout, space: Space, limit: u64, size: Option<u64>) -> Result<Self, WriteError> {
+    pub(crate) fn new(
+        layout: Layout,
+        space: Space,
+        random: Random,
+        limit: u64,
+        size: Option<u64>,
+    ) -> Result<Self, WriteError> {
         let limit = limit.min(value::SIZE_MAX);
         let size = size.unwrap_or(0);
         if size > limit {
             return Err(WriteError::TooLarge { size, most: limit });
         }
         space.check(size, Purpose::Store)?;
-        let key = ContentKey::random()?;
-        Ok(Self { layout, space, limit, key, batch: Batch::default(), sealed: 0, pipeline: None })
+        let key = ContentKey::random(&random)?;
+        Ok(Self { layout, space, limit, random, key, batch: Batch::default(), sealed: 0, pipeline: None })
     }
 
     /// Adds bytes to the value.
@@ -125,7 +133,7 @@ impl ValueWriter {
     fn hand_on(&mut self) -> Result<(), WriteError> {
         let pipeline = match &mut self.pipeline {
             Some(pipeline) => pipeline,
-            none => none.insert(Pipeline::start(&self.layout, &self.space, &self.key)?),
+            none => none.insert(Pipeline::start(Part::create(&self.layout, &self.space, &self.random)?, &self.key)?),
         };
         let batch = std::mem::replace(&mut self.batch, pipeline.empty_batch());
         self.sealed += batch.length as u64;
@@ -155,7 +163,7 @@ impl ValueWriter {
                     let (hash, place) = (value::value_hash(&hashes), Place::Inline(batch.bytes));
                     return Ok(NewValue { key: self.key, size, hash, place });
                 }
-                let mut part = Part::create(&self.layout, &self.space)?;
+                let mut part = Part::create(&self.layout, &self.space, &self.random)?;
                 part.write(&batch.bytes, &hashes)?;
                 part
             }
@@ -224,8 +232,7 @@ struct Sealed {
 }
 
 impl Pipeline {
-    fn start(layout: &Layout, space: &Space, key: &ContentKey) -> Result<Self, WriteError> {
-        let mut part = Part::create(layout, space)?;
+    fn start(mut part: Part, key: &ContentKey) -> Result<Self, WriteError> {
         part.sync_beside()?;
         let (mut sealers, mut threads, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..SEALERS {
@@ -313,10 +320,8 @@ struct Sync {
 }
 
 impl Part {
-    fn create(layout: &Layout, space: &Space) -> Result<Self, WriteError> {
-        let mut name = [0; 16];
-        getrandom::fill(&mut name)?;
-        let path = layout.blobs().join(encode_hex(&name) + PART);
+    fn create(layout: &Layout, space: &Space, random: &Random) -> Result<Self, WriteError> {
+        let path = layout.blobs().join(encode_hex(&random.bytes::<16>()?) + PART);
         let file = layout::create_file(&path).map_err(|error| failed(space, error))?;
         let path = Unreferenced::new(path);
         Ok(Self { file, path, space: space.clone(), hashes: Vec::new(), unsynced: 0, sync: None })

@@ -9,60 +9,16 @@ use std::time::Duration;
 use kvass_proto::v1::entry::Sync;
 use kvass_proto::v1::{self, link};
 use tokio::sync::watch;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel as Transport, Endpoint};
 
 use super::backoff::Backoff;
-use super::channel::{ChannelError, Initiator};
-use super::grpc::{self, sync_client};
-use super::session::{self, Ended, Link, Progress, SessionError, Side};
-use crate::clock::now_us;
+pub use super::connect::RemoteError;
+use super::connect::{self, Opened};
+use super::grpc;
+use super::session::{self, Ended, Link, Progress, Side};
 use crate::keys::AccountId;
+use crate::network::{Connect, Tcp};
 use crate::store::{Seq, Store, StoreId};
-
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(5);
-
-/// Why a remote is not reached.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the texts say it")]
-pub enum RemoteError {
-    #[error("{0} is no address")]
-    Address(String),
-    #[error("nothing answers at {0}")]
-    Absent(String),
-    #[error("{0} does not answer in time")]
-    Silent(String),
-    #[error("{0} is no kvassd server")]
-    Other(String),
-    #[error("https is not supported yet")]
-    Tls,
-    #[error(transparent)]
-    Session(#[from] SessionError),
-}
-
-impl RemoteError {
-    fn is_permanent(&self) -> bool {
-        match self {
-            Self::Session(error) => error.is_permanent(),
-            Self::Address(_) | Self::Tls => true,
-            _ => false,
-        }
-    }
-
-    /// What to do about it, or nothing.
-    #[must_use]
-    pub fn hint(&self) -> &str {
-        match self {
-            Self::Session(SessionError::Channel(ChannelError::Refused)) => {
-                "compare 'Fingerprint' in 'kvass config show' on both machines, then set one key with 'kvass config key'"
-            }
-            Self::Absent(_) => "is 'kvass serve' running there? Without a port 80 is meant; kvass serve has 8000",
-            _ => "",
-        }
-    }
-}
 
 /// How it stands with the remote.
 #[derive(Clone, Debug)]
@@ -74,8 +30,8 @@ struct State {
 
 impl State {
     /// Nothing was tried yet.
-    fn beginning() -> Self {
-        Self { state: link::State::Connecting, since_us: now_us(), error: String::new() }
+    fn beginning(now_us: u64) -> Self {
+        Self { state: link::State::Connecting, since_us: now_us, error: String::new() }
     }
 }
 
@@ -83,6 +39,7 @@ impl State {
 #[derive(Clone)]
 pub struct Remote {
     store: Store,
+    network: Arc<dyn Connect>,
     state: Arc<watch::Sender<State>>,
     progress: Arc<watch::Sender<Progress>>,
     questions: Arc<watch::Sender<u64>>,
@@ -94,9 +51,17 @@ impl Remote {
     /// The link of a store, which [`Remote::run`] keeps.
     #[must_use]
     pub fn new(store: Store) -> Self {
+        Self::over(Arc::new(Tcp), store)
+    }
+
+    /// The same over another network than TCP.
+    #[must_use]
+    pub fn over(network: Arc<dyn Connect>, store: Store) -> Self {
+        let state = State::beginning(store.surroundings().clock.now_us());
         Self {
             store,
-            state: Arc::new(watch::Sender::new(State::beginning())),
+            network,
+            state: Arc::new(watch::Sender::new(state)),
             progress: Arc::new(watch::Sender::new(Progress::default())),
             questions: Arc::new(watch::Sender::new(0)),
             hurry: Arc::new(watch::Sender::new(0)),
@@ -124,7 +89,7 @@ impl Remote {
         let mut backoff = Backoff::new();
         let (mut hurry, mut commits) = (self.hurry.subscribe(), self.store.commits());
         // What was learnt of another remote is not so of this one.
-        self.state.send_replace(State::beginning());
+        self.state.send_replace(State::beginning(self.store.surroundings().clock.now_us()));
         self.progress.send_replace(Progress::default());
         loop {
             self.enter(link::State::Connecting, None);
@@ -145,7 +110,7 @@ impl Remote {
             }
             commits.borrow_and_update();
             hurry.borrow_and_update();
-            let pause = backoff.next(random());
+            let pause = backoff.next(self.luck());
             tokio::select! {
                 () = tokio::time::sleep(pause), if !is_permanent => {}
                 // A change that has to go out, or somebody who waits; not more often than once a second.
@@ -155,6 +120,11 @@ impl Remote {
                 _ = hurry.changed() => {}
             }
         }
+    }
+
+    fn luck(&self) -> u64 {
+        // Without randomness all devices come at the same time, no more.
+        self.store.surroundings().random.bytes().map_or(0, u64::from_be_bytes)
     }
 
     async fn key_changed(&self, from: AccountId) {
@@ -168,9 +138,11 @@ impl Remote {
     }
 
     async fn session(&self, url: &str, stop: &CancellationToken) -> Result<Ended, RemoteError> {
-        let (channel, link, stream) = open(&self.store, url).await?;
+        let opened =
+            connect::open(&*self.network, &self.store.surroundings().random, &self.store.sync_key(), url).await?;
+        let Opened { channel, to, from: stream, connection } = opened;
         let (inbound, from) = grpc::incoming();
-        let link = Link { to: link, from };
+        let link = Link { to, from };
         let (progress, mut shown) = watch::channel(Progress::default());
         let running = session::run(
             self.store.clone(),
@@ -189,10 +161,12 @@ impl Remote {
             }
             std::future::pending::<()>().await;
         };
-        tokio::select! {
-            ended = running => Ok(ended?),
+        let ended = tokio::select! {
+            ended = running => ended,
             ((), ()) = async { tokio::join!(grpc::carry(stream, inbound), show) } => Ok(Ended::Gone),
-        }
+        };
+        connection.close().await;
+        Ok(ended?)
     }
 
     fn enter(&self, state: link::State, error: Option<&RemoteError>) {
@@ -206,7 +180,7 @@ impl Remote {
             // Attempts in between do not begin the time anew.
             if now.state != state && !(now.state == link::State::Waiting && state == link::State::Connecting) {
                 now.state = state;
-                now.since_us = now_us();
+                now.since_us = self.store.surroundings().clock.now_us();
             }
         });
     }
@@ -253,7 +227,7 @@ impl Remote {
 
     /// Looks whether a remote answers, which takes some seconds at most.
     pub async fn probe(&self, url: &str) -> Result<(), RemoteError> {
-        open(&self.store, url).await.map(drop)
+        connect::open(&*self.network, &self.store.surroundings().random, &self.store.sync_key(), url).await.map(drop)
     }
 
     /// Ends a wait between attempts, also where the last one says that all others must fail: something may have been
@@ -301,48 +275,4 @@ fn text(error: &RemoteError) -> String {
         cause = error.source();
     }
     text
-}
-
-fn random() -> u64 {
-    let mut bytes = [0; 8];
-    // Without randomness all devices come at the same time, no more.
-    let _ = getrandom::fill(&mut bytes);
-    u64::from_be_bytes(bytes)
-}
-
-type Opened = (super::channel::Channel, tokio::sync::mpsc::Sender<Vec<u8>>, tonic::Streaming<grpc::Frame>);
-
-/// Connects and makes the handshake.
-async fn open(store: &Store, url: &str) -> Result<Opened, RemoteError> {
-    let transport = connect(url).await?;
-    let mut client = sync_client::SyncClient::new(transport)
-        .max_decoding_message_size(grpc::FRAME_MAX)
-        .max_encoding_message_size(grpc::FRAME_MAX);
-    let key = store.sync_key();
-    let (initiator, first) = Initiator::start(&key).map_err(SessionError::from)?;
-    let (to, frames) = grpc::outgoing();
-    // The queue has room: nothing was put into it.
-    let _ = to.send(first).await;
-    let other = |_| RemoteError::Other(url.to_owned());
-    let silent = |_| RemoteError::Silent(url.to_owned());
-    let answer = timeout(CONNECT, client.session(grpc::encode(frames))).await.map_err(silent)?;
-    let mut stream = answer.map_err(other)?.into_inner();
-    let reply = timeout(grpc::HANDSHAKE, grpc::receive(&mut stream)).await.map_err(silent)?;
-    let reply = reply.map_err(other)?.ok_or_else(|| RemoteError::Other(url.to_owned()))?;
-    let channel = initiator.finish(&reply).map_err(SessionError::from)?;
-    Ok((channel, to, stream))
-}
-
-async fn connect(url: &str) -> Result<Transport, RemoteError> {
-    if url.starts_with("https:") {
-        return Err(RemoteError::Tls);
-    }
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| RemoteError::Address(url.to_owned()))?;
-    let endpoint = endpoint
-        .connect_timeout(CONNECT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(grpc::KEEPALIVE)
-        .keep_alive_timeout(grpc::KEEPALIVE)
-        .keep_alive_while_idle(true);
-    endpoint.connect().await.map_err(|_| RemoteError::Absent(url.to_owned()))
 }

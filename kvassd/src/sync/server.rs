@@ -4,21 +4,27 @@
 //! learns nothing.
 
 use std::collections::HashMap;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::server::TcpIncoming;
+use tonic::body::Body;
+use tonic::codegen::Service as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::channel::{self, Channel, REFUSAL};
 use super::grpc::{self, Frame, sync_server};
 use super::session::{self, Link, Progress, Side};
+use crate::network::Accept;
 use crate::store::{Store, StoreId};
+use crate::{accept, http};
 
 /// Connections' first messages that may be worked on at once; more are told to come again.
 const HANDSHAKES: usize = 64;
@@ -26,12 +32,8 @@ const HANDSHAKES: usize = 64;
 /// Serves devices on a listener until the stop; then ends their sessions.
 ///
 /// # Errors
-/// A listener that accepts no more.
-pub async fn serve(
-    store: Store,
-    listener: tokio::net::TcpListener,
-    stop: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
+/// None: what fails is one connection.
+pub async fn serve(store: Store, listener: impl Accept, stop: CancellationToken) -> io::Result<()> {
     let sessions = TaskTracker::new();
     let service = Service {
         store,
@@ -40,23 +42,33 @@ pub async fn serve(
         newest: Arc::default(),
         handshakes: Arc::new(tokio::sync::Semaphore::new(HANDSHAKES)),
     };
-    let service = sync_server::SyncServer::new(service)
+    let devices = sync_server::SyncServer::new(service)
         .max_decoding_message_size(grpc::FRAME_MAX)
         .max_encoding_message_size(grpc::FRAME_MAX);
-    let served = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(grpc::KEEPALIVE))
-        .http2_keepalive_timeout(Some(grpc::KEEPALIVE))
-        .max_concurrent_streams(Some(8))
-        .add_service(service)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop.cancelled());
-    let result = tokio::select! {
-        served = served => served,
-        // Streams of devices that do not go are not waited for.
-        () = async { stop.cancelled().await; sessions.close(); sessions.wait().await } => Ok(()),
-    };
+    accept::run(listener, Port { devices }, stop).await;
     sessions.close();
     sessions.wait().await;
-    result
+    Ok(())
+}
+
+/// One port for devices and for everybody else.
+#[derive(Clone)]
+struct Port {
+    devices: sync_server::SyncServer<Service>,
+}
+
+impl accept::Serve for Port {
+    async fn serve(&self, request: hyper::Request<Incoming>) -> hyper::Response<Body> {
+        let kind = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+        if !kind.starts_with(b"application/grpc") {
+            return http::answer(&request);
+        }
+        // It says of any other path that it is not implemented, in the words of gRPC.
+        match self.devices.clone().call(request).await {
+            Ok(answer) => answer,
+            Err(impossible) => match impossible {},
+        }
+    }
 }
 
 struct Service {
@@ -101,7 +113,7 @@ impl sync_server::Sync for Service {
 impl Service {
     fn answer(&self, first: &[u8]) -> Result<(Vec<u8>, Channel), channel::ChannelError> {
         let key = self.store.sync_key();
-        channel::respond(first, |account| (account == key.account()).then_some(key))
+        channel::respond(first, &self.store.surroundings().random, |account| (account == key.account()).then_some(key))
     }
 
     fn begin(&self, channel: Channel, stream: Streaming<Frame>, to: tokio::sync::mpsc::Sender<Vec<u8>>) {

@@ -4,6 +4,7 @@
 //! changes only in the store's commits, so a session may be dropped at any await; the next one goes on from the
 //! cursors. docs/protocol.md has the order of the frames.
 
+mod backlog;
 mod receive;
 mod send;
 
@@ -11,13 +12,13 @@ use std::time::Duration;
 
 use kvass_proto::v1::{self, end::Reason, sync_frame::Frame};
 use prost::Message;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::channel::{Channel, ChannelError, Opener};
-use crate::clock::now_us;
 use crate::store::{Cursor, DownloadError, ReadError, RunId, Seq, Store, StoreId, WriteError};
 use receive::Receiver;
 use send::Outbox;
@@ -182,7 +183,7 @@ impl Session {
             version: VERSION,
             store: own.0.to_vec(),
             run: self.store.run().0.to_vec(),
-            clock_us: now_us(),
+            clock_us: self.store.surroundings().clock.now_us(),
         }));
         let Some(hello) = self.frames.next().await? else { return Ok(Ended::Gone) };
         let Frame::Hello(hello) = hello else { return Err(SessionError::Protocol("no greeting")) };
@@ -214,7 +215,8 @@ impl Session {
         }
         let id = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).map_err(|_| SessionError::Protocol("an id is too short"));
         let (store, run) = (StoreId(id(&hello.store)?), RunId(id(&hello.run)?));
-        let skew_us = hello.clock_us.cast_signed().wrapping_sub(now_us().cast_signed());
+        let now_us = self.store.surroundings().clock.now_us();
+        let skew_us = hello.clock_us.cast_signed().wrapping_sub(now_us.cast_signed());
         self.progress.send_modify(|progress| {
             progress.peer = Some(store);
             progress.skew_us = skew_us;
@@ -240,7 +242,7 @@ impl Session {
         let store = self.store.clone();
         let accepted = call(move || store.accepts(cursor)).await??;
         if accepted {
-            self.store.acknowledge(peer, cursor.seq);
+            self.store.acknowledge(peer, cursor.seq, &[]);
         }
         Ok(accepted.then_some(cursor.seq))
     }
@@ -262,7 +264,11 @@ fn ended(end: &v1::End) -> Result<Ended, SessionError> {
     }
 }
 
-/// Runs a call into the store on a thread that may block.
+/// Runs a call into the store on a thread that may block. Where the runtime has only this one thread, as in a
+/// simulation, it runs here: another thread would make time pass by itself.
 async fn call<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Result<T, SessionError> {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return Ok(call());
+    }
     spawn_blocking(call).await.map_err(|_| SessionError::Panic)
 }

@@ -2,9 +2,10 @@
 
 use snow::{Builder, HandshakeState};
 
-use super::primitives::{Fill, Primitives};
+use super::primitives::Primitives;
 use super::{Channel, ChannelError};
 use crate::keys::{AccountId, SyncKey};
+use crate::random::Random;
 
 /// What a responder sends in place of its message when it refuses, whatever the reason. A stranger must not learn from
 /// it whether an account exists.
@@ -37,12 +38,12 @@ impl Initiator {
     /// Begins a handshake: the second value is the first message.
     ///
     /// # Errors
-    /// The system has no randomness to give.
-    pub fn start(key: &SyncKey) -> Result<(Self, Vec<u8>), ChannelError> {
-        Self::offer(key, VERSIONS, getrandom::fill)
+    /// There is no randomness to be had.
+    pub fn start(key: &SyncKey, random: &Random) -> Result<(Self, Vec<u8>), ChannelError> {
+        Self::offer(key, VERSIONS, random)
     }
 
-    pub(super) fn offer(key: &SyncKey, versions: &[u8], random: Fill) -> Result<(Self, Vec<u8>), ChannelError> {
+    pub(super) fn offer(key: &SyncKey, versions: &[u8], random: &Random) -> Result<(Self, Vec<u8>), ChannelError> {
         let account = key.account();
         let mut message = clear(versions, account);
         let length = message.len();
@@ -75,15 +76,16 @@ impl Initiator {
 /// What was wrong, for the log only.
 pub fn respond(
     message: &[u8],
+    random: &Random,
     lookup: impl FnOnce(AccountId) -> Option<SyncKey>,
 ) -> Result<(Vec<u8>, Channel), ChannelError> {
-    answer(message, VERSIONS, getrandom::fill, lookup)
+    answer(message, VERSIONS, random, lookup)
 }
 
 pub(super) fn answer(
     message: &[u8],
     versions: &[u8],
-    random: Fill,
+    random: &Random,
     lookup: impl FnOnce(AccountId) -> Option<SyncKey>,
 ) -> Result<(Vec<u8>, Channel), ChannelError> {
     let first = First::parse(message).ok_or(ChannelError::Malformed)?;
@@ -145,10 +147,10 @@ fn noise<'a>(
     build: fn(Builder<'a>) -> Result<HandshakeState, snow::Error>,
     key: &'a SyncKey,
     prologue: &'a [u8],
-    random: Fill,
+    random: &Random,
 ) -> HandshakeState {
     let built = PATTERN.parse().and_then(|pattern| {
-        let builder = Builder::with_resolver(pattern, Box::new(Primitives(random)));
+        let builder = Builder::with_resolver(pattern, Box::new(Primitives(random.clone())));
         build(builder.psk(0, key.as_bytes())?.prologue(prologue)?)
     });
     #[allow(clippy::expect_used, reason = "the pattern is constant, and all that it needs is given")]

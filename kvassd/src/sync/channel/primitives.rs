@@ -9,20 +9,18 @@ use sha2::{Digest, Sha256};
 use snow::Error;
 use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::CryptoResolver;
-use snow::types::{Cipher, Dh, Hash, Random};
+use snow::types::{self, Cipher, Dh, Hash};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::TAG;
-
-/// Fills bytes with randomness: `getrandom::fill`, but for tests that need the same bytes again.
-pub(super) type Fill = fn(&mut [u8]) -> Result<(), getrandom::Error>;
+use crate::random::Random;
 
 /// Gives snow the primitives of `Noise_NNpsk0_25519_AESGCM_SHA256`, and no other.
-pub(super) struct Primitives(pub(super) Fill);
+pub(super) struct Primitives(pub(super) Random);
 
 impl CryptoResolver for Primitives {
-    fn resolve_rng(&self) -> Option<Box<dyn Random>> {
-        Some(Box::new(Source(self.0)))
+    fn resolve_rng(&self) -> Option<Box<dyn types::Random>> {
+        Some(Box::new(Source(self.0.clone())))
     }
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
@@ -38,11 +36,11 @@ impl CryptoResolver for Primitives {
     }
 }
 
-struct Source(Fill);
+struct Source(Random);
 
-impl Random for Source {
+impl types::Random for Source {
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
-        (self.0)(bytes).map_err(|_| Error::Rng)
+        self.0.fill(bytes).map_err(|_| Error::Rng)
     }
 }
 
@@ -78,7 +76,7 @@ impl Dh for X25519 {
         *self = Self::new(secret);
     }
 
-    fn generate(&mut self, random: &mut dyn Random) -> Result<(), Error> {
+    fn generate(&mut self, random: &mut dyn types::Random) -> Result<(), Error> {
         let mut secret = zeroize::Zeroizing::new([0; 32]);
         random.try_fill_bytes(secret.as_mut_slice())?;
         *self = Self::new(*secret);
@@ -199,7 +197,7 @@ mod tests {
 
     #[test]
     fn other_primitives_are_not_there() {
-        let primitives = Primitives(getrandom::fill);
+        let primitives = Primitives(Random::system());
         assert!(primitives.resolve_dh(&DHChoice::Curve448).is_none());
         assert!(primitives.resolve_hash(&HashChoice::SHA512).is_none());
         assert!(primitives.resolve_hash(&HashChoice::Blake2s).is_none());

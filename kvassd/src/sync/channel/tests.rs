@@ -10,19 +10,21 @@ use proptest::sample::Index;
 use super::handshake::answer;
 use super::*;
 use crate::keys::SyncKey;
+use crate::random::{self, Random};
 
 fn key(byte: u8) -> SyncKey {
     SyncKey::new([byte; 32])
 }
 
 fn start(key: &SyncKey) -> (Initiator, Vec<u8>) {
-    Initiator::start(key).unwrap()
+    Initiator::start(key, &Random::system()).unwrap()
 }
 
 /// The two ends of a channel.
 fn pair() -> (Channel, Channel) {
     let (initiator, first) = start(&key(1));
-    let (reply, responder) = respond(&first, |account| (account == key(1).account()).then(|| key(1))).unwrap();
+    let (reply, responder) =
+        respond(&first, &Random::system(), |account| (account == key(1).account()).then(|| key(1))).unwrap();
     (initiator.finish(&reply).unwrap(), responder)
 }
 
@@ -58,8 +60,8 @@ mod agreement {
     #[test]
     fn the_highest_version_in_common_is_taken() {
         let common = |offered: &[u8], spoken: &[u8]| {
-            let (initiator, first) = Initiator::offer(&key(1), offered, getrandom::fill).unwrap();
-            let (reply, responder) = answer(&first, spoken, getrandom::fill, |_| Some(key(1)))?;
+            let (initiator, first) = Initiator::offer(&key(1), offered, &Random::system()).unwrap();
+            let (reply, responder) = answer(&first, spoken, &Random::system(), |_| Some(key(1)))?;
             let initiator = initiator.finish(&reply)?;
             assert_eq!(initiator.versions(), offered);
             assert_eq!(initiator.binding(), responder.binding());
@@ -77,7 +79,7 @@ mod agreement {
     #[test]
     fn the_longest_first_message_has_its_length() {
         let all: Vec<u8> = (0..=254).collect();
-        let (_, first) = Initiator::offer(&key(1), &all, getrandom::fill).unwrap();
+        let (_, first) = Initiator::offer(&key(1), &all, &Random::system()).unwrap();
         assert_eq!(first.len(), FIRST_MAX);
     }
 
@@ -126,14 +128,20 @@ mod refusal {
     #[test]
     fn another_key_is_refused() {
         let (_, first) = start(&key(1));
-        assert_eq!(refused(respond(&first, |_| Some(key(2)))), ChannelError::WrongKey(key(1).account()));
+        assert_eq!(
+            refused(respond(&first, &Random::system(), |_| Some(key(2)))),
+            ChannelError::WrongKey(key(1).account())
+        );
     }
 
     #[test]
     fn an_unknown_account_is_refused_even_with_the_key_that_stands_in_for_it() {
         for byte in [0, 1] {
             let (_, first) = start(&key(byte));
-            assert_eq!(refused(respond(&first, |_| None)), ChannelError::UnknownAccount(key(byte).account()));
+            assert_eq!(
+                refused(respond(&first, &Random::system(), |_| None)),
+                ChannelError::UnknownAccount(key(byte).account())
+            );
         }
     }
 
@@ -142,15 +150,15 @@ mod refusal {
         let (_, mut first) = start(&key(1));
         first[3..19].copy_from_slice(&key(2).account().0);
         let other = ChannelError::WrongKey(key(2).account());
-        assert_eq!(refused(respond(&first, |_| Some(key(1)))), other);
-        assert_eq!(refused(respond(&first, |_| Some(key(2)))), other);
+        assert_eq!(refused(respond(&first, &Random::system(), |_| Some(key(1)))), other);
+        assert_eq!(refused(respond(&first, &Random::system(), |_| Some(key(2)))), other);
     }
 
     #[test]
     fn a_version_taken_out_on_the_way_is_noticed() {
-        let (_, first) = Initiator::offer(&key(1), &[1, 2], getrandom::fill).unwrap();
+        let (_, first) = Initiator::offer(&key(1), &[1, 2], &Random::system()).unwrap();
         let lesser = [&[first[0], 1, 1], &first[4..]].concat();
-        let answered = answer(&lesser, &[1, 2], getrandom::fill, |_| Some(key(1)));
+        let answered = answer(&lesser, &[1, 2], &Random::system(), |_| Some(key(1)));
         assert_eq!(refused(answered), ChannelError::WrongKey(key(1).account()));
     }
 
@@ -178,10 +186,10 @@ mod refusal {
 
     #[test]
     fn no_key_is_made_without_randomness() {
-        let started = Initiator::offer(&key(1), &[1], |_| Err(getrandom::Error::UNSUPPORTED));
+        let started = Initiator::offer(&key(1), &[1], &Random::new(|_| Err(random::Error::UNSUPPORTED)));
         assert_eq!(refused(started), ChannelError::Random);
         let (_, first) = start(&key(1));
-        let answered = answer(&first, &[1], |_| Err(getrandom::Error::UNSUPPORTED), |_| Some(key(1)));
+        let answered = answer(&first, &[1], &Random::new(|_| Err(random::Error::UNSUPPORTED)), |_| Some(key(1)));
         assert_eq!(refused(answered), ChannelError::Random);
     }
 
@@ -191,14 +199,14 @@ mod refusal {
         let longer = [&first[..], &[0]].concat();
         let shorter = (0..first.len()).map(|length| &first[..length]);
         for message in shorter.chain([&longer[..]]) {
-            let error = refused(respond(message, |_| Some(key(1))));
+            let error = refused(respond(message, &Random::system(), |_| Some(key(1))));
             assert_eq!(error, ChannelError::Malformed, "{} bytes", message.len());
         }
     }
 
     #[test]
     fn a_reply_cut_short_or_prolonged_is_refused() {
-        let reply = |first: &[u8]| respond(first, |_| Some(key(1))).unwrap().0;
+        let reply = |first: &[u8]| respond(first, &Random::system(), |_| Some(key(1))).unwrap().0;
         for length in 0..50 {
             let (initiator, first) = start(&key(1));
             let mut reply = reply(&first);
@@ -219,13 +227,13 @@ mod refusal {
         #[test]
         fn a_bit_flipped_in_the_first_message_is_refused(bit in any::<Index>()) {
             let (_, first) = start(&key(1));
-            prop_assert!(respond(&flip(&first, bit), |_| Some(key(1))).is_err());
+            prop_assert!(respond(&flip(&first, bit), &Random::system(), |_| Some(key(1))).is_err());
         }
 
         #[test]
         fn a_bit_flipped_in_the_reply_is_refused(bit in any::<Index>()) {
             let (initiator, first) = start(&key(1));
-            let (reply, _) = respond(&first, |_| Some(key(1)))?;
+            let (reply, _) = respond(&first, &Random::system(), |_| Some(key(1)))?;
             prop_assert_eq!(refused(initiator.finish(&flip(&reply, bit))), ChannelError::Reply);
         }
 
@@ -233,8 +241,8 @@ mod refusal {
         fn random_bytes_open_no_channel(message in vec(any::<u8>(), 0..400), tail in vec(any::<u8>(), 0..400)) {
             let shaped = [&b"k\x01\x01"[..], &key(1).account().0, &tail].concat();
             for bytes in [message, shaped] {
-                prop_assert!(respond(&bytes, |_| Some(key(1))).is_err());
-                prop_assert!(respond(&bytes, |_| None).is_err());
+                prop_assert!(respond(&bytes, &Random::system(), |_| Some(key(1))).is_err());
+                prop_assert!(respond(&bytes, &Random::system(), |_| None).is_err());
                 prop_assert!(start(&key(1)).0.finish(&bytes).is_err());
             }
         }
@@ -247,10 +255,10 @@ mod replay {
     #[test]
     fn a_recorded_session_says_nothing_to_a_new_responder() {
         let (initiator, first) = start(&key(1));
-        let (reply, _) = respond(&first, |_| Some(key(1))).unwrap();
+        let (reply, _) = respond(&first, &Random::system(), |_| Some(key(1))).unwrap();
         let (mut sealer, _) = initiator.finish(&reply).unwrap().split();
         let frames = [sealer.seal(b"hello").unwrap(), sealer.seal(b"again").unwrap()];
-        let (other_reply, responder) = respond(&first, |_| Some(key(1))).unwrap();
+        let (other_reply, responder) = respond(&first, &Random::system(), |_| Some(key(1))).unwrap();
         assert_ne!(reply, other_reply);
         let (_, mut opener) = responder.split();
         assert!(frames.iter().all(|frame| opener.open(frame) == Err(ChannelError::Frame)));
@@ -259,7 +267,7 @@ mod replay {
     #[test]
     fn a_recorded_reply_is_not_one_to_a_new_initiator() {
         let (_, first) = start(&key(1));
-        let (reply, _) = respond(&first, |_| Some(key(1))).unwrap();
+        let (reply, _) = respond(&first, &Random::system(), |_| Some(key(1))).unwrap();
         assert_eq!(refused(start(&key(1)).0.finish(&reply)), ChannelError::Reply);
     }
 

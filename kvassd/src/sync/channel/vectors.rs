@@ -6,6 +6,7 @@ use super::handshake::answer;
 use super::primitives::Primitives;
 use super::*;
 use crate::keys::{EncryptionKey, Keys, decode_hex, encode_hex};
+use crate::random::{self, Random};
 
 fn bytes(digits: &str) -> Vec<u8> {
     let mut bytes = vec![0; digits.len() / 2];
@@ -42,7 +43,7 @@ fn the_pattern_gives_the_bytes_of_its_public_vector() {
     ];
     let noise = |secret| {
         let pattern = "Noise_NNpsk0_25519_AESGCM_SHA256".parse().unwrap();
-        let builder = Builder::with_resolver(pattern, Box::new(Primitives(getrandom::fill)));
+        let builder = Builder::with_resolver(pattern, Box::new(Primitives(Random::system())));
         let builder = builder.psk(0, &psk).unwrap().prologue(b"John Galt").unwrap();
         builder.fixed_ephemeral_key_for_testing_only(secret)
     };
@@ -84,14 +85,16 @@ fn pass(from: &mut HandshakeState, to: &mut HandshakeState, payload: &[u8], mess
 fn a_channel_has_the_bytes_of_the_protocol() {
     let key: [u8; 32] = std::array::from_fn(|at| at as u8);
     let key = Keys::derive(&EncryptionKey::new(key)).sync_key().clone();
-    let (initiator, first) = Initiator::offer(&key, &[1], |secret| count_from(0x20, secret)).unwrap();
+    let (initiator, first) = Initiator::offer(&key, &[1], &Random::new(|secret| count_from(0x20, secret))).unwrap();
     assert_eq!(
         encode_hex(&first),
         "6b010116f44ecd609764ec71a40848dc1e1017\
          358072d6365880d1aeea329adf9121383851ed21a28e3b75e965d0d2cd16625473bebc935a97921af29cb2049641112b"
     );
     let account = key.account();
-    let answered = answer(&first, &[1], |secret| count_from(0x40, secret), |asked| (asked == account).then_some(key));
+    let answered = answer(&first, &[1], &Random::new(|secret| count_from(0x40, secret)), |asked| {
+        (asked == account).then_some(key)
+    });
     let (reply, responder) = answered.unwrap();
     assert_eq!(
         encode_hex(&reply),
@@ -113,7 +116,7 @@ fn a_channel_has_the_bytes_of_the_protocol() {
     ends.initiator_says(b"again", "d38a05ccfa2c6f810f0140be123cb3bc4b10d95ab4");
 }
 
-fn count_from(first: u8, secret: &mut [u8]) -> Result<(), getrandom::Error> {
+fn count_from(first: u8, secret: &mut [u8]) -> Result<(), random::Error> {
     secret.iter_mut().zip(first..).for_each(|(byte, number)| *byte = number);
     Ok(())
 }

@@ -2,11 +2,10 @@
 //!
 //! A record whose value is not here waits for it; later ones are merged at once, but the cursor stays before it.
 
-use std::collections::VecDeque;
-
 use kvass_proto::v1::{self, sync_frame::Frame};
 use tokio::sync::{mpsc, watch};
 
+use super::backlog::{Backlog, Lacking, RANGES};
 use super::send::Outbox;
 use super::{Ended, Frames, Progress, SessionError, call, ended};
 use crate::record::{Auth, Clear, Record, ValueHash};
@@ -15,12 +14,6 @@ use crate::store::{Cursor, Download, RunId, Seq, Store, StoreId, Travelling};
 /// The most records, and about the most of their bytes, that the other side may want to have merged at once.
 const PART_RECORDS: usize = 1_024;
 const PART_BYTES: usize = 4 << 20;
-
-/// A part of the log that was merged but for records whose values are not here.
-struct Waiting {
-    cursor: Cursor,
-    lacking: Vec<(Clear, Travelling)>,
-}
 
 /// The value that is being taken.
 struct Taking {
@@ -36,9 +29,9 @@ pub(super) struct Receiver {
     outbox: Outbox,
     requests: mpsc::Sender<v1::BlobWant>,
     progress: watch::Sender<Progress>,
-    gathered: Vec<Travelling>,
+    gathered: Vec<(Seq, Travelling)>,
     bytes: usize,
-    waiting: VecDeque<Waiting>,
+    backlog: Backlog,
     taking: Option<Taking>,
 }
 
@@ -50,8 +43,8 @@ impl Receiver {
         requests: mpsc::Sender<v1::BlobWant>,
         progress: watch::Sender<Progress>,
     ) -> Self {
-        let (gathered, waiting) = (Vec::new(), VecDeque::new());
-        Self { store, peer, outbox, requests, progress, gathered, bytes: 0, waiting, taking: None }
+        let backlog = Backlog::new(store.peer(peer).held.map_or(Seq(0), |held| held.seq));
+        Self { store, peer, outbox, requests, progress, gathered: Vec::new(), bytes: 0, backlog, taking: None }
     }
 
     /// Takes frames until the session ends.
@@ -59,9 +52,7 @@ impl Receiver {
         while let Some(frame) = frames.next().await? {
             match frame {
                 Frame::Log(log) => self.log(log).await?,
-                Frame::Acknowledge(held) => {
-                    self.store.acknowledge(self.peer, Seq(held.seq).min(self.store.head()));
-                }
+                Frame::Acknowledge(held) => self.acknowledged(&held),
                 Frame::BlobWant(want) => {
                     let asked = self.requests.try_send(want);
                     asked.map_err(|_| SessionError::Protocol("it asks for too much at once"))?;
@@ -83,49 +74,72 @@ impl Receiver {
         Ok(Ended::Gone)
     }
 
+    /// What the other side says to hold of this store's log; never more than there is.
+    fn acknowledged(&self, held: &v1::Acknowledge) {
+        let head = self.store.head();
+        let place = |seq| Seq(seq).min(head);
+        let beyond = held.beyond.iter().take(RANGES).filter(|places| places.first <= head.0);
+        let beyond: Vec<_> = beyond.map(|places| (Seq(places.first), place(places.last))).collect();
+        self.store.acknowledge(self.peer, place(held.seq), &beyond);
+    }
+
     /// Gathers records until the frame that has the cursor, then merges them.
     async fn log(&mut self, log: v1::Log) -> Result<(), SessionError> {
-        for v1::LogRecord { clear, sealed, auth, value } in log.records {
+        let mut last = self.gathered.last().map_or(self.backlog.through(), |(seq, _)| *seq);
+        for v1::LogRecord { clear, sealed, auth, value, seq } in log.records {
             let auth = auth.try_into().map_err(|_| SessionError::Protocol("no authentication"))?;
             self.bytes += clear.len() + sealed.len() + value.as_ref().map_or(0, Vec::len);
-            self.gathered.push(Travelling { record: Record { clear, sealed, auth: Auth(auth) }, value });
+            if Seq(seq) <= last {
+                return Err(SessionError::Protocol("its log goes back"));
+            }
+            last = Seq(seq);
+            self.gathered.push((last, Travelling { record: Record { clear, sealed, auth: Auth(auth) }, value }));
         }
         if self.gathered.len() > PART_RECORDS || self.bytes > PART_BYTES {
             return Err(SessionError::Protocol("too much of its log at once"));
         }
         let Some(run) = log.run else { return Ok(()) };
         let run = run.try_into().map_err(|_| SessionError::Protocol("an id of the wrong length"))?;
+        if Seq(log.seq) < last {
+            return Err(SessionError::Protocol("its log goes back"));
+        }
         self.bytes = 0;
         let records = std::mem::take(&mut self.gathered);
         self.merge(records, Cursor { run: RunId(run), seq: Seq(log.seq) }).await
     }
 
-    async fn merge(&mut self, records: Vec<Travelling>, cursor: Cursor) -> Result<(), SessionError> {
-        let is_next = self.waiting.is_empty();
-        let lacking = self.store_records(records, is_next.then_some(cursor)).await?;
-        if is_next && lacking.is_empty() {
-            self.outbox.hold(cursor.seq);
-            return Ok(());
+    async fn merge(&mut self, records: Vec<(Seq, Travelling)>, cursor: Cursor) -> Result<(), SessionError> {
+        let is_next = self.backlog.is_empty();
+        let copies = records.iter().map(|(_, record)| record.clone()).collect();
+        let without = self.store_records(copies, is_next.then_some(cursor)).await?;
+        let parsed = records.into_iter().filter_map(|(seq, record)| {
+            let clear = Clear::parse(&record.record.clear).ok()?;
+            Some(Lacking { seq, clear, record })
+        });
+        let parsed: Vec<_> = parsed.collect();
+        if is_next && without.is_empty() {
+            self.backlog.hold(cursor.seq);
+        } else {
+            let places: Vec<_> = parsed.iter().map(|record| (record.seq, record.clear.id)).collect();
+            let lacks = |record: &Lacking| without.contains(&record.clear.value_hash);
+            self.backlog.add(cursor, &places, parsed.into_iter().filter(lacks).collect());
         }
-        self.waiting.push_back(Waiting { cursor, lacking });
-        self.take_next().await
+        self.pass().await
     }
 
-    /// Merges records, and returns those whose values are not here.
+    /// Merges records, and returns the hashes of the values that are not here.
     async fn store_records(
         &mut self,
         records: Vec<Travelling>,
         cursor: Option<Cursor>,
-    ) -> Result<Vec<(Clear, Travelling)>, SessionError> {
-        let (store, peer, copies) = (self.store.clone(), self.peer, records.clone());
-        let merged = call(move || store.merge(copies, peer, cursor)).await??;
+    ) -> Result<Vec<ValueHash>, SessionError> {
+        let (store, peer) = (self.store.clone(), self.peer);
+        let merged = call(move || store.merge(records, peer, cursor)).await??;
         self.progress.send_if_modified(|progress| {
             progress.refused += merged.refused as u64;
             merged.refused > 0
         });
-        let is_lacking = |clear: &Clear| merged.lacking.contains(&clear.value_hash);
-        let parsed = records.into_iter().filter_map(|record| Some((Clear::parse(&record.record.clear).ok()?, record)));
-        Ok(parsed.filter(|(clear, _)| is_lacking(clear)).collect())
+        Ok(merged.lacking)
     }
 
     /// Begins to take the next value that is lacking, where none is being taken.
@@ -133,8 +147,8 @@ impl Receiver {
         if self.taking.is_some() {
             return Ok(());
         }
-        let Some((clear, _)) = self.waiting.iter().find_map(|part| part.lacking.first()) else { return Ok(()) };
-        let (store, clear) = (self.store.clone(), *clear);
+        let Some(clear) = self.backlog.lacking().next().copied() else { return Ok(()) };
+        let store = self.store.clone();
         let download = call(move || store.download(&clear)).await??;
         self.taking = Some(Taking { clear, download, asked: 0 });
         self.ask();
@@ -170,11 +184,10 @@ impl Receiver {
 
     /// Merges the records that waited for a value.
     async fn have(&mut self, hash: ValueHash) -> Result<(), SessionError> {
-        let records = self.forget(hash);
+        let (places, records): (Vec<_>, Vec<_>) = self.backlog.waiting_for(hash).into_iter().unzip();
         // It may have been swept away as a file that nothing refers to, just before; then it is taken once more.
-        let lacking = self.store_records(records, None).await?;
-        if let Some(part) = self.waiting.front_mut() {
-            part.lacking.extend(lacking);
+        if self.store_records(records, None).await?.is_empty() {
+            places.into_iter().for_each(|seq| self.backlog.settle(seq));
         }
         self.pass().await
     }
@@ -185,28 +198,18 @@ impl Receiver {
         if self.taking.take_if(|taking| taking.clear.value_hash == hash).is_none() {
             return Ok(());
         }
-        self.forget(hash);
+        for (seq, _) in self.backlog.waiting_for(hash) {
+            self.backlog.settle(seq);
+        }
         self.pass().await
     }
 
-    /// Takes the records that wait for a value out of what waits.
-    fn forget(&mut self, hash: ValueHash) -> Vec<Travelling> {
-        let mut records = Vec::new();
-        for part in &mut self.waiting {
-            let gone = part.lacking.extract_if(.., |(clear, _)| clear.value_hash == hash);
-            records.extend(gone.map(|(_, record)| record));
-        }
-        records
-    }
-
-    /// Moves the cursor over all parts of the log that wait for nothing any more.
+    /// Moves the cursor over all parts of the log that wait for nothing any more, and says what is held.
     async fn pass(&mut self) -> Result<(), SessionError> {
-        while let Some(part) = self.waiting.front().filter(|part| part.lacking.is_empty()) {
-            let cursor = part.cursor;
-            self.waiting.pop_front();
+        if let Some(cursor) = self.backlog.pass() {
             self.store_records(Vec::new(), Some(cursor)).await?;
-            self.outbox.hold(cursor.seq);
         }
+        self.outbox.hold(self.backlog.acknowledgement());
         self.take_next().await
     }
 }

@@ -35,7 +35,7 @@ pub(super) struct Outbox {
     urgent: mpsc::UnboundedSender<Frame>,
     log: mpsc::Sender<Frame>,
     parts: mpsc::Sender<Frame>,
-    held: watch::Sender<Seq>,
+    held: watch::Sender<v1::Acknowledge>,
 }
 
 impl Outbox {
@@ -44,7 +44,7 @@ impl Outbox {
         let (urgent, urgent_queue) = mpsc::unbounded_channel();
         let (log, log_queue) = mpsc::channel(1);
         let (parts, part_queue) = mpsc::channel(1);
-        let (held, held_slot) = watch::channel(Seq(0));
+        let (held, held_slot) = watch::channel(v1::Acknowledge::default());
         let writer = Writer { sealer, to, urgent: urgent_queue, log: log_queue, parts: part_queue, held: held_slot };
         (Self { urgent, log, parts, held }, writer)
     }
@@ -55,9 +55,9 @@ impl Outbox {
         let _ = self.urgent.send(frame);
     }
 
-    /// Says that the other side's log is held up to a place; of several only the newest is sent.
-    pub(super) fn hold(&self, seq: Seq) {
-        self.held.send_replace(seq);
+    /// Says how far the other side's log is held; of several only the newest is sent.
+    pub(super) fn hold(&self, held: v1::Acknowledge) {
+        self.held.send_replace(held);
     }
 
     /// Puts the last frame.
@@ -73,7 +73,7 @@ pub(super) struct Writer {
     urgent: mpsc::UnboundedReceiver<Frame>,
     log: mpsc::Receiver<Frame>,
     parts: mpsc::Receiver<Frame>,
-    held: watch::Receiver<Seq>,
+    held: watch::Receiver<v1::Acknowledge>,
 }
 
 impl Writer {
@@ -94,7 +94,7 @@ impl Writer {
         tokio::select! {
             biased;
             Some(frame) = self.urgent.recv() => frame,
-            Ok(()) = self.held.changed() => Frame::Acknowledge(v1::Acknowledge { seq: self.held.borrow_and_update().0 }),
+            Ok(()) = self.held.changed() => Frame::Acknowledge(self.held.borrow_and_update().clone()),
             Some(frame) = self.log.recv() => frame,
             Some(frame) = self.parts.recv() => frame,
             () = tokio::time::sleep(SILENCE) => Frame::Silence(v1::Silence {}),
@@ -120,7 +120,7 @@ pub(super) async fn log(
             let from = store.clone();
             let part = call(move || from.outgoing(after, peer, ROWS)).await??;
             let Some(cursor) = part.cursor.filter(|cursor| cursor.seq > after) else { break };
-            if !send_part(outbox, part.records.into_iter().map(|(_, record)| record), cursor).await {
+            if !send_part(outbox, part.records, cursor).await {
                 return Ok(Ended::Gone);
             }
             after = cursor.seq;
@@ -145,16 +145,16 @@ pub(super) async fn questions(outbox: &Outbox, questions: &mut watch::Receiver<u
 }
 
 /// Sends a part of the log in frames; the last one has the cursor. `false` where the writer is gone.
-async fn send_part(outbox: &Outbox, records: impl Iterator<Item = Travelling>, cursor: Cursor) -> bool {
+async fn send_part(outbox: &Outbox, records: Vec<(Seq, Travelling)>, cursor: Cursor) -> bool {
     let (mut frame, mut bytes) = (v1::Log::default(), 0);
-    for Travelling { record, value } in records {
+    for (seq, Travelling { record, value }) in records {
         let (clear, sealed, auth) = (record.clear, record.sealed, record.auth.0.to_vec());
         let length = clear.len() + sealed.len() + value.as_ref().map_or(0, Vec::len);
         if bytes + length > FRAME && outbox.log.send(Frame::Log(std::mem::take(&mut frame))).await.is_err() {
             return false;
         }
         bytes = if frame.records.is_empty() { length } else { bytes + length };
-        frame.records.push(v1::LogRecord { clear, sealed, auth, value });
+        frame.records.push(v1::LogRecord { clear, sealed, auth, value, seq: seq.0 });
     }
     frame.run = Some(cursor.run.0.to_vec());
     frame.seq = cursor.seq.0;

@@ -1,0 +1,27 @@
+//! What the server's port answers to those who are no devices: plain HTTP.
+
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use hyper::{Method, Request, Response, StatusCode};
+use tonic::body::Body;
+
+/// Answers a request; its body is not looked at.
+pub fn answer<B>(request: &Request<B>) -> Response<Body> {
+    match (request.uri().path(), request.method()) {
+        ("/healthz", &Method::GET | &Method::HEAD) => text(StatusCode::OK, "ok\n"),
+        ("/healthz", _) => {
+            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+            answer.headers_mut().insert(ALLOW, const { hyper::header::HeaderValue::from_static("GET, HEAD") });
+            answer
+        }
+        _ => text(StatusCode::NOT_FOUND, "there is nothing here\n"),
+    }
+}
+
+fn text(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut answer = Response::new(Body::new(String::from(text)));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, const { hyper::header::HeaderValue::from_static("text/plain; charset=utf-8") });
+    headers.insert(CACHE_CONTROL, const { hyper::header::HeaderValue::from_static("no-store") });
+    answer
+}

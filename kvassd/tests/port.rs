@@ -1,0 +1,183 @@
+//! The server's port and the link to it, inside this process and over connections that are no sockets.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::{Body as _, Incoming};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use kvassd::network::{Accept, Connect, Wire};
+use kvassd::store::{Options, Store};
+use kvassd::sync::remote::Remote;
+use kvassd::sync::server;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A network of one host.
+#[derive(Clone)]
+struct Pipes(mpsc::Sender<DuplexStream>);
+
+struct Listener(mpsc::Receiver<DuplexStream>);
+
+fn network() -> (Pipes, Listener) {
+    let (to, from) = mpsc::channel(16);
+    (Pipes(to), Listener(from))
+}
+
+impl Pipes {
+    async fn open(&self) -> io::Result<DuplexStream> {
+        let (near, far) = duplex(4_096);
+        self.0.send(far).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        Ok(near)
+    }
+}
+
+#[tonic::async_trait]
+impl Connect for Pipes {
+    async fn connect(&self, host: &str, port: u16) -> io::Result<Box<dyn Wire>> {
+        assert_eq!((host, port), ("server", 8000));
+        Ok(Box::new(self.open().await?))
+    }
+}
+
+impl Accept for Listener {
+    type Wire = DuplexStream;
+
+    async fn accept(&mut self) -> io::Result<(DuplexStream, SocketAddr)> {
+        match self.0.recv().await {
+            Some(wire) => Ok((wire, ([192, 0, 2, 1], 1).into())),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+struct Device {
+    _directory: TempDir,
+    store: Store,
+}
+
+impl Device {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), Options { value_max: 1 << 20, reserve: 0 }, &|_| {}).unwrap();
+        store.set_key(Some(&[5; 32])).unwrap();
+        Self { _directory: directory, store }
+    }
+
+    async fn set(&self, name: &'static str, value: &'static [u8]) {
+        let store = self.store.clone();
+        let set = move || {
+            let mut writer = store.writer(None).unwrap();
+            writer.push(value).unwrap();
+            store.set(name, writer.finish().unwrap(), 0).unwrap();
+        };
+        tokio::task::spawn_blocking(set).await.unwrap();
+    }
+
+    async fn sees(&self, name: &str) {
+        let mut commits = self.store.commits();
+        let seen = async {
+            while self.store.read(name).unwrap().is_none() {
+                commits.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("{name} did not come"));
+    }
+}
+
+/// A server of a new store.
+struct Server {
+    device: Device,
+    network: Pipes,
+    stop: CancellationToken,
+    serving: JoinHandle<io::Result<()>>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let (device, (network, listener)) = (Device::new(), network());
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(server::serve(device.store.clone(), listener, stop.clone()));
+        Self { device, network, stop, serving }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(PATIENCE, self.serving).await.unwrap().unwrap().unwrap();
+    }
+
+    /// What comes back on a connection that is sent these bytes.
+    async fn exchange(&self, request: &str) -> String {
+        let mut wire = self.network.open().await.unwrap();
+        wire.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(PATIENCE, wire.read_to_string(&mut answer)).await.unwrap().unwrap();
+        answer
+    }
+
+    /// An answer to a request over HTTP/2.
+    async fn ask(&self, request: Request<tonic::body::Body>) -> Response<Incoming> {
+        let wire = TokioIo::new(self.network.open().await.unwrap());
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), wire).await.unwrap();
+        tokio::spawn(connection);
+        sender.send_request(request).await.unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_sync_over_any_network() {
+    let (server, device) = (Server::start(), Device::new());
+    device.store.set_remote("http://server:8000".into()).unwrap();
+    let stop = CancellationToken::new();
+    let link = Remote::over(Arc::new(server.network.clone()), device.store.clone());
+    let keeping = tokio::spawn(link.run(stop.clone()));
+    device.set("from the device", b"1").await;
+    server.device.set("from the server", b"2").await;
+    device.sees("from the server").await;
+    server.device.sees("from the device").await;
+    server.stop().await;
+    stop.cancel();
+    keeping.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_http_finds_the_state_of_health_and_nothing_else() {
+    let server = Server::start();
+    let ask = async |line: &str| server.exchange(&format!("{line} HTTP/1.1\r\nConnection: close\r\n\r\n")).await;
+    let healthy = ask("GET /healthz").await;
+    assert!(healthy.starts_with("HTTP/1.1 200 OK\r\n") && healthy.ends_with("\r\n\r\nok\n"), "{healthy}");
+    let head = ask("HEAD /healthz").await;
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+    let posted = ask("POST /healthz").await;
+    assert!(posted.starts_with("HTTP/1.1 405 ") && posted.contains("allow: GET, HEAD\r\n"), "{posted}");
+    for path in ["/", "/get", "/healthz/", "/kvass.v1.Sync/Session"] {
+        let missing = ask(&format!("GET {path}")).await;
+        assert!(missing.starts_with("HTTP/1.1 404 Not Found\r\n"), "{path}: {missing}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_2_finds_the_same_and_grpc_is_told_what_is_not_there() {
+    let server = Server::start();
+    let plain = Request::get("http://server/healthz").body(tonic::body::Body::empty()).unwrap();
+    let healthy = server.ask(plain).await;
+    assert_eq!(healthy.status(), 200);
+    assert_eq!(healthy.into_body().size_hint().exact(), Some(3));
+    for path in ["/kvass.v1.Sync/Other", "/other.Service/Session"] {
+        let request = Request::post(format!("http://server{path}")).header("content-type", "application/grpc");
+        let answer = server.ask(request.body(tonic::body::Body::empty()).unwrap()).await;
+        assert_eq!((answer.status().as_u16(), &answer.headers()["grpc-status"]), (200, &"12".parse().unwrap()));
+    }
+    server.stop().await;
+}
