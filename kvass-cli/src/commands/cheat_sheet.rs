@@ -17,8 +17,8 @@ kvass - a personal key-value store
 
   kvass sync                 wait until this store and the remote hold the same
   kvass status               what the daemon knows about itself
-  kvass config show|key|pid|remote
-                             the encryption key, the process id, the remote
+  kvass config show|key|server-key|pid|remote
+                             the keys, the process id, the remote
   kvass serve [--bind ADDR]  be the remote of other devices
   kvass daemon start|stop|restart
   kvass export|import [FILE] all entries as text
