@@ -45,7 +45,7 @@ use std::thread::JoinHandle;
 use tokio::sync::watch;
 
 pub use check::{Checked, Finding};
-pub use download::{BlobFile, Download, DownloadError};
+pub use download::{BlobFile, Download, DownloadError, Missing};
 pub use error::{OpenError, ReadError, WriteError};
 pub use merge::{Merged, Outgoing, Travelling};
 pub use peers::{Cursor, Peer, RunId, StoreId};
@@ -60,6 +60,7 @@ pub use value_writer::{NewValue, ValueWriter};
 use crate::keys::{AccountId, EncryptionKey, Key};
 use crate::record::ValueHash;
 use commit::{Answer, Committer, Job};
+use download::Downloads;
 use index::{Fault, Index};
 use jobs::{Jobs, spawn};
 use layout::Layout;
@@ -199,6 +200,7 @@ struct Shared {
     peers: Mutex<Peers>,
     /// Changes with what is known of peers.
     peers_changed: watch::Sender<()>,
+    downloads: Downloads,
     remote: watch::Sender<String>,
 }
 
@@ -292,6 +294,7 @@ impl Store {
             run: RunId(opened.run),
             peers: Mutex::new(opened.peers),
             peers_changed: watch::Sender::new(()),
+            downloads: Downloads::default(),
             remote: watch::Sender::new(opened.remote),
             key: RwLock::new(opened.key),
             refused: AtomicU64::new(0),

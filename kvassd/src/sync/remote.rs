@@ -9,14 +9,16 @@ use std::time::Duration;
 use kvass_proto::v1::entry::Sync;
 use kvass_proto::v1::{self, link};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 pub use super::connect::RemoteError;
 use super::connect::{self, Opened};
 use super::grpc;
-use super::session::{self, Ended, Link, Progress, Side};
+use super::session::{self, Ended, Link, Progress, SessionError, Side};
 use crate::keys::AccountId;
+use crate::logs::Seldom;
 use crate::network::{Connect, Tcp};
 use crate::store::{Seq, Store, StoreId};
 
@@ -86,35 +88,42 @@ impl Remote {
 
     /// Connects again and again to one remote.
     async fn keep(&self, url: &str, stop: &CancellationToken) {
-        let mut backoff = Backoff::new();
+        let (mut backoff, seldom) = (Backoff::new(), Seldom::default());
         let (mut hurry, mut commits) = (self.hurry.subscribe(), self.store.commits());
         // What was learnt of another remote is not so of this one.
         self.state.send_replace(State::beginning(self.store.surroundings().clock.now_us()));
         self.progress.send_replace(Progress::default());
         loop {
             self.enter(link::State::Connecting, None);
+            // Who asks while an attempt fails is given another one.
+            hurry.borrow_and_update();
             let (_, account) = self.store.identity();
             let ended = self.session(url, stop).await;
             let is_permanent = ended.as_ref().is_err_and(RemoteError::is_permanent);
-            if self.progress.send_replace(Progress::default()).peer.is_some() {
+            let has_met = self.progress.send_replace(Progress::default()).peer.is_some();
+            // Until there is space, each session ends as soon as it began; what is written here makes none there.
+            let is_full = matches!(&ended, Err(RemoteError::Session(error)) if error.is_full());
+            let is_other_full = matches!(&ended, Err(RemoteError::Session(SessionError::OtherFull)));
+            if has_met && !is_full && !is_other_full {
                 backoff.reset();
             }
             match ended {
                 Ok(Ended::Stopped) => return,
                 Ok(_) => self.enter(link::State::Waiting, None),
                 Err(error) => {
-                    tracing::info!(%error, "no session with the remote");
+                    if seldom.is_new(&text(&error), Instant::now()) {
+                        tracing::info!(error = text(&error), "no session with the remote");
+                    }
                     let state = if is_permanent { link::State::Blocked } else { link::State::Waiting };
                     self.enter(state, Some(&error));
                 }
             }
             commits.borrow_and_update();
-            hurry.borrow_and_update();
             let pause = backoff.next(self.luck());
             tokio::select! {
                 () = tokio::time::sleep(pause), if !is_permanent => {}
                 // A change that has to go out, or somebody who waits; not more often than once a second.
-                _ = async { tokio::time::sleep(Duration::from_secs(1)).await; commits.changed().await }, if !is_permanent => {}
+                _ = async { tokio::time::sleep(Duration::from_secs(1)).await; commits.changed().await }, if !is_permanent && !is_other_full => {}
                 // Another key may be the one that the remote has.
                 () = self.key_changed(account) => backoff.reset(),
                 _ = hurry.changed() => {}

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,6 +22,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::channel::{self, Channel, REFUSAL};
 use super::grpc::{self, Frame, sync_server};
 use super::session::{self, Link, Progress, Side};
+use crate::logs::Seldom;
 use crate::network::Accept;
 use crate::store::{Store, StoreId};
 use crate::{accept, http};
@@ -41,6 +42,7 @@ pub async fn serve(store: Store, listener: impl Accept, stop: CancellationToken)
         sessions: sessions.clone(),
         newest: Arc::default(),
         handshakes: Arc::new(tokio::sync::Semaphore::new(HANDSHAKES)),
+        seldom: Seldom::default(),
     };
     let devices = sync_server::SyncServer::new(service)
         .max_decoding_message_size(grpc::FRAME_MAX)
@@ -78,6 +80,7 @@ struct Service {
     /// The newest session of each store, which ends the one before it.
     newest: Arc<Mutex<HashMap<StoreId, CancellationToken>>>,
     handshakes: Arc<tokio::sync::Semaphore>,
+    seldom: Seldom,
 }
 
 #[tonic::async_trait]
@@ -102,7 +105,9 @@ impl sync_server::Sync for Service {
                 self.begin(channel, stream, to);
             }
             Err(error) => {
-                tracing::info!(%error, "a device was refused");
+                if self.seldom.is_new(&error.to_string(), Instant::now()) {
+                    tracing::info!(%error, "a device was refused");
+                }
                 let _ = to.send(REFUSAL.to_vec()).await;
             }
         }
@@ -124,7 +129,7 @@ impl Service {
         let link = Link { to, from };
         let running =
             session::run(self.store.clone(), Side::Responder, channel, link, stop.clone(), progress, questions);
-        let newest = Arc::clone(&self.newest);
+        let (newest, seldom) = (Arc::clone(&self.newest), self.seldom.clone());
         self.sessions.spawn(async move {
             let result = tokio::select! {
                 result = running => result,
@@ -132,7 +137,10 @@ impl Service {
             };
             match result {
                 Ok(ended) => tracing::debug!(?ended, "a session ended"),
-                Err(error) => tracing::info!(%error, "a session ended"),
+                Err(error) if seldom.is_new(&error.to_string(), Instant::now()) => {
+                    tracing::info!(%error, "a session ended");
+                }
+                Err(error) => tracing::debug!(%error, "a session ended"),
             }
         });
     }

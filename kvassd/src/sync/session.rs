@@ -7,6 +7,10 @@
 mod backlog;
 mod receive;
 mod send;
+mod serve;
+mod values;
+mod window;
+mod write;
 
 use std::time::Duration;
 
@@ -20,8 +24,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::channel::{Channel, ChannelError, Opener};
 use crate::store::{Cursor, DownloadError, ReadError, RunId, Seq, Store, StoreId, WriteError};
-use receive::Receiver;
-use send::Outbox;
+use backlog::Backlog;
+use receive::{Part, Receiver};
+use send::{Outbox, Wanted};
+use serve::Request;
+use values::Values;
+use write::Report;
 
 /// How long the last frame may take.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -55,6 +63,8 @@ pub struct Progress {
     pub skew_us: i64,
     /// Records that did not verify.
     pub refused: u64,
+    /// Whether the disk here is too full for what the other side sends.
+    pub full: bool,
     /// The newest answer of the other side to how far its log goes: the number of the question, and the place.
     pub head: (u64, Seq),
 }
@@ -80,6 +90,8 @@ pub enum SessionError {
     Protocol(&'static str),
     #[error("the remote is this very store")]
     Itself,
+    #[error("the disk of the other side is full")]
+    OtherFull,
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(transparent)]
@@ -97,6 +109,12 @@ impl SessionError {
             Self::Itself => true,
             _ => false,
         }
+    }
+
+    /// Whether the disk here is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Write(WriteError::DiskFull { .. }) | Self::Read(ReadError::DiskFull))
     }
 }
 
@@ -127,20 +145,37 @@ pub async fn run(
     let (sealer, opener) = channel.split();
     let Link { to, from } = link;
     let (outbox, writer) = Outbox::new(sealer, to);
-    let (requests, asked) = send::requests();
-    let values = send::serve_values(store.clone(), outbox.clone(), asked);
-    let mut session =
-        Session { store, side, outbox, frames: Frames { opener, from }, requests, progress, questions, offered };
+    let (requests, asked) = serve::requests();
+    let serving = serve::serve(store.clone(), outbox.clone(), asked);
+    // What is written is bounded by what was asked for, and what is reported by what is written.
+    let ((work, todo), (done, reports)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+    let storing = write::write(store.clone(), todo, done);
+    let values = Values::new(outbox.clone(), work);
+    let last = outbox.clone();
+    let session = Session {
+        store,
+        side,
+        outbox,
+        frames: Frames { opener, from },
+        requests,
+        values,
+        reports,
+        progress,
+        questions,
+        offered,
+    };
     let mut writing = std::pin::pin!(writer.run());
     let result = tokio::select! {
         ended = session.talk() => ended,
-        ended = values => ended,
+        ended = serving => ended,
+        ended = storing => ended,
         written = &mut writing => return written.map(|()| Ended::Gone),
         () = stop.cancelled() => Ok(Ended::Stopped),
     };
-    session.outbox.say_goodbye(match &result {
+    last.say_goodbye(match &result {
         Err(SessionError::Itself) => Reason::Itself,
         Err(SessionError::Protocol(_)) => Reason::Protocol,
+        Err(error) if error.is_full() => Reason::Full,
         _ => Reason::Again,
     });
     // A peer that takes nothing any more is not waited for.
@@ -169,14 +204,16 @@ struct Session {
     side: Side,
     outbox: Outbox,
     frames: Frames,
-    requests: mpsc::Sender<v1::BlobWant>,
+    requests: mpsc::Sender<Request>,
+    values: Values,
+    reports: mpsc::UnboundedReceiver<Report>,
     questions: watch::Receiver<u64>,
     progress: watch::Sender<Progress>,
     offered: Vec<u8>,
 }
 
 impl Session {
-    async fn talk(&mut self) -> Result<Ended, SessionError> {
+    async fn talk(mut self) -> Result<Ended, SessionError> {
         let identity = self.store.identity();
         let own = identity.0;
         self.outbox.urgent(Frame::Hello(v1::Hello {
@@ -190,7 +227,8 @@ impl Session {
         let peer = self.meet(own, &hello)?;
         let Some(peer) = peer else { return self.fork().await };
         let held = self.store.peer(peer).held;
-        let resume = v1::Resume { run: held.map(|held| held.run.0.to_vec()), seq: held.map_or(0, |held| held.seq.0) };
+        let resume =
+            v1::Resume { run: held.map(|held| held.run.0.to_vec()), seq: held.map_or(0, |held| held.seq.0), number: 0 };
         self.outbox.urgent(Frame::Resume(resume));
         let resume = match self.frames.next().await? {
             None => return Ok(Ended::Gone),
@@ -199,12 +237,27 @@ impl Session {
             Some(_) => return Err(SessionError::Protocol("no place to go on from")),
         };
         let Some(after) = self.place(peer, &resume).await? else { return self.fork().await };
-        let Self { store, outbox, frames, requests, progress, questions, .. } = self;
-        let mut receiver = Receiver::new(store.clone(), peer, outbox.clone(), requests.clone(), progress.clone());
+        let (wanted, wish) = watch::channel(Wanted { number: 0, after });
+        let Self { store, outbox, mut frames, requests, values, reports, progress, mut questions, .. } = self;
+        let backlog = Backlog::new(held.map_or(Seq(0), |held| held.seq));
+        let mut receiver = Receiver {
+            store: store.clone(),
+            peer,
+            outbox: outbox.clone(),
+            requests,
+            progress,
+            wanted,
+            reports,
+            values,
+            backlog,
+            part: Part::default(),
+            number: 0,
+            full: None,
+        };
         tokio::select! {
-            ended = receiver.receive(frames) => ended,
-            ended = send::questions(outbox, questions) => ended,
-            ended = send::log(store, outbox, identity, peer, after) => ended,
+            ended = receiver.receive(&mut frames) => ended,
+            ended = send::questions(&outbox, &mut questions) => ended,
+            ended = send::log(&store, &outbox, identity, peer, wish) => ended,
         }
     }
 
@@ -261,6 +314,7 @@ fn ended(end: &v1::End) -> Result<Ended, SessionError> {
         Reason::Again | Reason::Forked => Ok(Ended::Again),
         Reason::Protocol => Err(SessionError::Protocol("it says that this side did")),
         Reason::Itself => Err(SessionError::Itself),
+        Reason::Full => Err(SessionError::OtherFull),
     }
 }
 
