@@ -213,14 +213,19 @@ impl Store {
         let all = records.len();
         let arrivals: Vec<_> = records.into_iter().filter_map(|record| Arrival::verify(&keys, record).ok()).collect();
         let refused = all - arrivals.len();
-        self.shared.refused.fetch_add(refused as u64, Ordering::Relaxed);
+        self.refuse(refused as u64);
         let target = Target { own, account: keys.account(), full: keys.full().is_some() };
         let mut merged = self.ask(|answer| Job::Merge { target, arrivals, from, cursor, answer })?;
         merged.refused = refused;
         Ok(merged)
     }
 
-    /// How many records of any peer did not verify since the store was opened.
+    /// Counts records, or values of records, that did not verify.
+    pub(crate) fn refuse(&self, count: u64) {
+        self.shared.refused.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// How many records of any peer, or values of records, did not verify since the store was opened.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.shared.refused.load(Ordering::Relaxed)

@@ -61,8 +61,6 @@ pub struct Progress {
     pub peer: Option<StoreId>,
     /// By how much the other side's clock is ahead, in microseconds.
     pub skew_us: i64,
-    /// Records that did not verify.
-    pub refused: u64,
     /// Whether the disk here is too full for what the other side sends.
     pub full: bool,
     /// The newest answer of the other side to how far its log goes: the number of the question, and the place.
