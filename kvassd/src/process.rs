@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 
-/// Descriptors that many connections and open values may need.
+/// Descriptors that many connections and open values may need, where a system refuses its own hard limit.
 const DESCRIPTORS: u64 = 8_192;
 
 /// Why the process cannot be made safe to touch a store.
@@ -73,11 +73,9 @@ fn inherited() -> Vec<RawFd> {
 
 fn raise_descriptors() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let wanted = hard.min(DESCRIPTORS);
-        if soft < wanted {
-            // Without it the daemon serves fewer clients at once; nothing is lost.
-            let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard);
-        }
+        // Without it the daemon serves fewer clients at once; nothing is lost.
+        let raise = |wanted| soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok();
+        let _ = raise(hard) || raise(hard.min(DESCRIPTORS));
     }
 }
 

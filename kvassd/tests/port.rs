@@ -2,64 +2,32 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod pipes;
+
+use std::collections::HashSet;
+use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::body::{Body as _, Incoming};
+use hyper::body::{Body as _, Bytes, Frame, Incoming};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use kvassd::network::{Accept, Connect, Wire};
+use kvassd::random::Random;
 use kvassd::store::{Options, Store};
+use kvassd::sync::channel::Initiator;
 use kvassd::sync::remote::Remote;
 use kvassd::sync::server;
+use pipes::{Pipes, network};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::sync::mpsc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A network of one host.
-#[derive(Clone)]
-struct Pipes(mpsc::Sender<DuplexStream>);
-
-struct Listener(mpsc::Receiver<DuplexStream>);
-
-fn network() -> (Pipes, Listener) {
-    let (to, from) = mpsc::channel(16);
-    (Pipes(to), Listener(from))
-}
-
-impl Pipes {
-    async fn open(&self) -> io::Result<DuplexStream> {
-        let (near, far) = duplex(4_096);
-        self.0.send(far).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
-        Ok(near)
-    }
-}
-
-#[tonic::async_trait]
-impl Connect for Pipes {
-    async fn connect(&self, host: &str, port: u16) -> io::Result<Box<dyn Wire>> {
-        assert_eq!((host, port), ("server", 8000));
-        Ok(Box::new(self.open().await?))
-    }
-}
-
-impl Accept for Listener {
-    type Wire = DuplexStream;
-
-    async fn accept(&mut self) -> io::Result<(DuplexStream, SocketAddr)> {
-        match self.0.recv().await {
-            Some(wire) => Ok((wire, ([192, 0, 2, 1], 1).into())),
-            None => std::future::pending().await,
-        }
-    }
-}
 
 struct Device {
     _directory: TempDir,
@@ -95,6 +63,38 @@ impl Device {
     }
 }
 
+/// The body of a session's request: one frame, and no end.
+struct First(Option<Bytes>);
+
+impl First {
+    fn new(data: &[u8]) -> Self {
+        let message = [&[0x0a, data.len() as u8][..], data].concat();
+        let head = [&[0][..], &(message.len() as u32).to_be_bytes()].concat();
+        Self(Some([head, message].concat().into()))
+    }
+}
+
+impl hyper::body::Body for First {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0.take().map_or(Poll::Pending, |frame| Poll::Ready(Some(Ok(Frame::data(frame)))))
+    }
+}
+
+/// All bytes of an answer, until it ends or is cut.
+async fn until_end(mut body: Incoming) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let reading = async {
+        while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+            bytes.extend(frame.into_data().unwrap_or_default());
+        }
+    };
+    tokio::time::timeout(PATIENCE, reading).await.expect("an end");
+    bytes
+}
+
 /// A server of a new store.
 struct Server {
     device: Device,
@@ -109,6 +109,14 @@ impl Server {
         let stop = CancellationToken::new();
         let serving = tokio::spawn(server::serve(device.store.clone(), listener, stop.clone()));
         Self { device, network, stop, serving }
+    }
+
+    /// Begins a session with a first message and nothing behind it; returns what comes back.
+    async fn greet(&self, first: &[u8]) -> Incoming {
+        let request = Request::post("http://server/kvass.v1.Sync/Session").header("content-type", "application/grpc");
+        let answer = self.ask(request.body(tonic::body::Body::new(First::new(first))).unwrap()).await;
+        assert_eq!(answer.status(), 200);
+        answer.into_body()
     }
 
     async fn stop(self) {
@@ -148,6 +156,31 @@ async fn stores_sync_over_any_network() {
     server.stop().await;
     stop.cancel();
     keeping.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recorded_first_message_is_answered_and_gets_no_further() {
+    let (server, device) = (Server::start(), Device::new());
+    device.store.set_remote("http://server:8000".into()).unwrap();
+    let stop = CancellationToken::new();
+    let keeping = tokio::spawn(Remote::over(Arc::new(server.network.clone()), device.store.clone()).run(stop.clone()));
+    device.set("before", b"1").await;
+    server.device.sees("before").await;
+    // What somebody on the way could have recorded: the secrets behind it are gone.
+    let (_, first) = Initiator::start(&device.store.sync_key(), &Random::system()).unwrap();
+    let mut replies = HashSet::new();
+    for _ in 0..2 {
+        let answer = until_end(server.greet(&first).await).await;
+        // The reply and the server's greeting in the channel, which nobody can open, and then the end.
+        let (reply, greeting) = answer.split_at(5 + 2 + 48);
+        assert!(replies.insert(reply.to_vec()));
+        assert!((1..200).contains(&greeting.len()), "{}", greeting.len());
+    }
+    device.set("after", b"2").await;
+    server.device.sees("after").await;
+    stop.cancel();
+    keeping.await.unwrap().unwrap();
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -427,17 +427,6 @@ async fn a_store_that_was_put_back_notices_and_gets_its_lost_writes_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_on_one_side_is_told_to_the_other() {
-    let (a, mut b) = (Device::new(), Device::new());
-    a.set("x", b"1".to_vec()).await;
-    b.store.clone().close();
-    b.store = Store::open(b.directory.path(), Options { reserve: 1 << 60, ..OPTIONS }, &|_| {}).unwrap();
-    let [ended_a, ended_b] = Wire::new(&a, &b).ended().await;
-    assert!(matches!(ended_a, Err(SessionError::OtherFull)));
-    assert!(ended_b.is_err_and(|error| error.is_full()));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_key_ends_the_session() {
     let (a, b) = (Device::new(), Device::new());
     let wire = Wire::new(&a, &b);

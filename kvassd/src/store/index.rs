@@ -134,6 +134,8 @@ pub(crate) mod meta {
     pub(crate) const PID: &[u8] = b"pid";
     /// The remote as a URL; empty or missing: none.
     pub(crate) const REMOTE: &[u8] = b"remote";
+    /// Which peer the remote is, and since when.
+    pub(crate) const REMOTE_PEER: &[u8] = b"remote-peer";
 
     pub(crate) fn tally(account: AccountId) -> Vec<u8> {
         [b"tally/", &account.0[..]].concat()

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::commit::{Committer, Job};
 use super::create;
 use super::index::{self, Fault, Index};
-use super::peers::{self, Cursor, Peer, RunId, StoreId};
+use super::peers::{self, Cursor, Peer, RemotePeer, RunId, StoreId};
 use super::plan::{Merging, Plan};
 use super::row::{self, RecordRow};
 use super::space::Purpose;
@@ -118,44 +118,10 @@ impl Store {
         self.shared.peers().all().clone()
     }
 
-    /// Watches the remote, as a URL; empty: none.
-    #[must_use]
-    pub fn remote(&self) -> watch::Receiver<String> {
-        self.shared.remote.subscribe()
-    }
-
-    /// Sets the remote, as a URL; empty: none.
-    ///
-    /// # Errors
-    /// A full disk or a damaged store.
-    pub fn set_remote(&self, remote: String) -> Result<(), WriteError> {
-        self.ask(|answer| Job::SetRemote { remote, answer })
-    }
-
     /// The key that authenticates the account's sessions.
     #[must_use]
     pub fn sync_key(&self) -> SyncKey {
         self.shared.key().sync_key()
-    }
-
-    /// How many changes here a peer has not said to hold; what came from it does not count.
-    ///
-    /// # Errors
-    /// The index cannot be read.
-    pub fn pending(&self, peer: StoreId) -> Result<u64, ReadError> {
-        let (held, last) = (self.shared.peers().held_by(peer), self.head());
-        let range = (Bound::Excluded(held.acknowledged.0.to_be_bytes()), Bound::Included(last.0.to_be_bytes()));
-        let count = self.shared.read_index(|index| {
-            let mut count = 0;
-            for row in index.account.trees.log.range::<[u8; 8], _>(range) {
-                let (seq, row) = row?;
-                let seq = <[u8; 8]>::try_from(&seq[..]).map_or(0, u64::from_be_bytes);
-                let via = row::decode_log(&row).map(|(_, via)| via);
-                count += u64::from(via != Some(peer.0) && !held.contains(Seq(seq)));
-            }
-            Ok(count)
-        });
-        count.map_err(|fault| self.failed(fault))
     }
 
     /// Whether a peer has said that it holds an entry as it is here.
@@ -167,13 +133,6 @@ impl Store {
         });
         let seq = row.ok().flatten().and_then(|row| RecordRow::decode(&row)).map(|row| row.seq);
         seq.is_some_and(|seq| self.shared.peers().held_by(peer).contains(seq))
-    }
-
-    /// The peer that holds most of this store's log, where there is one.
-    #[must_use]
-    pub fn last_peer(&self) -> Option<StoreId> {
-        let peers = self.shared.peers();
-        peers.all().iter().max_by_key(|(_, peer)| peer.acknowledged).map(|(id, _)| *id)
     }
 
     /// Whether a cursor lies in this store's history. Where it does not, the history has forked.
@@ -328,23 +287,19 @@ impl Committer {
         self.shared.space.check(0, if removes { Purpose::Remove } else { Purpose::Store })
     }
 
-    pub(super) fn set_remote(&mut self, remote: String) -> Result<(), WriteError> {
-        self.write_meta(|meta, _| meta.insert(index::meta::REMOTE, remote.as_bytes()))?;
-        self.shared.remote.send_replace(remote);
-        Ok(())
-    }
-
     pub(super) fn fork(&mut self) -> Result<(), WriteError> {
         let random = &self.shared.surroundings.random;
         let (store, pid) = (StoreId(create::random_store(random)?), create::random_pid(random)?);
         let known: Vec<_> = self.shared.peers().all().keys().copied().collect();
+        let remote = RemotePeer::unknown(self.shared.now_us());
         self.write_meta(|meta, account| {
             meta.insert(index::meta::STORE, &store.0[..]);
             meta.insert(index::meta::PID, &pid.to_be_bytes()[..]);
+            meta.insert(index::meta::REMOTE_PEER, &remote.encode(account)[..]);
             known.iter().for_each(|peer| meta.remove(index::meta::peer(account, peer.0)));
         })?;
         self.shared.set_pid(pid);
-        self.shared.change_peers(|peers| peers.begin_anew(store));
+        self.shared.change_peers(|peers| peers.begin_anew(store, remote));
         Ok(())
     }
 

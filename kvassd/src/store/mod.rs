@@ -11,6 +11,7 @@
 mod check;
 mod commit;
 mod create;
+mod differ;
 mod download;
 mod error;
 mod index;
@@ -26,6 +27,7 @@ mod places;
 mod plan;
 mod read;
 mod rekey;
+mod remote;
 mod repair;
 mod rewrite;
 mod row;
@@ -45,12 +47,14 @@ use std::thread::JoinHandle;
 use tokio::sync::watch;
 
 pub use check::{Checked, Finding};
+pub use differ::Difference;
 pub use download::{BlobFile, Download, DownloadError, Missing};
 pub use error::{OpenError, ReadError, WriteError};
 pub use merge::{Merged, Outgoing, Travelling};
 pub use peers::{Cursor, Peer, RunId, StoreId};
 pub use places::Places;
 pub use rekey::Rekeyed;
+pub use remote::Waiting;
 pub use repair::{Repaired, repair};
 pub use space::RESERVE_MIN;
 pub use surroundings::Surroundings;
@@ -453,7 +457,22 @@ impl Store {
     /// store; the old key stays in force then.
     pub fn change_key(&self, key: Key, confirmed: bool) -> Result<Rekeyed, WriteError> {
         self.shared.names.wait()?;
-        self.ask(|answer| Job::SetKey { key, confirmed, answer })
+        self.ask(|answer| Job::SetKey { key, remote: None, confirmed, answer })
+    }
+
+    /// Puts another encryption key and another remote in force, both or none. Every entry is kept and sealed anew.
+    ///
+    /// # Errors
+    /// As [`Store::set_key`]; the old ones stay in force then.
+    pub fn join(&self, key: EncryptionKey, remote: String) -> Result<(), WriteError> {
+        self.shared.names.wait()?;
+        let rekeyed = self.ask(|answer| Job::SetKey {
+            key: Key::Encryption(key),
+            remote: Some(remote),
+            confirmed: false,
+            answer,
+        });
+        rekeyed.map(drop)
     }
 
     /// Sets the process id that breaks ties between writers, at least 1.

@@ -65,6 +65,41 @@ pub(crate) struct Peers {
     /// What peers hold of this store's log beyond what they have acknowledged. Only in memory: they say it again.
     beyond: BTreeMap<StoreId, Places>,
     unsaved: BTreeSet<StoreId>,
+    remote: RemotePeer,
+}
+
+/// Which peer the remote is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RemotePeer {
+    /// `None` until it has answered once.
+    pub(crate) id: Option<StoreId>,
+    /// Since when changes go to it, in microseconds since 1970: older ones have not waited for it any longer.
+    pub(crate) since_us: u64,
+}
+
+const REMOTE_ROW: usize = 16 + 16 + 8;
+
+impl RemotePeer {
+    /// One that has not answered yet.
+    pub(crate) fn unknown(now_us: u64) -> Self {
+        Self { id: None, since_us: now_us }
+    }
+
+    pub(crate) fn encode(self, account: AccountId) -> [u8; REMOTE_ROW] {
+        let mut row = [0; REMOTE_ROW];
+        row[..16].copy_from_slice(&account.0);
+        row[16..32].copy_from_slice(&self.id.unwrap_or(StoreId([0; 16])).0);
+        row[32..].copy_from_slice(&self.since_us.to_be_bytes());
+        row
+    }
+
+    /// `None` for a row of another account: its peers are not those of this one.
+    fn decode(row: &[u8], account: AccountId) -> Option<Self> {
+        let rest = row.strip_prefix(&account.0)?;
+        let (id, since_us) = rest.split_first_chunk::<16>()?;
+        let since_us = u64::from_be_bytes(since_us.try_into().ok()?);
+        Some(Self { id: (id != &[0; 16]).then_some(StoreId(*id)), since_us })
+    }
 }
 
 impl Peers {
@@ -79,7 +114,10 @@ impl Peers {
                 all.insert(StoreId(*id), peer);
             }
         }
-        Ok(Self { own: StoreId(own), all, beyond: BTreeMap::new(), unsaved: BTreeSet::new() })
+        let account = index.account.keys.account();
+        let remote = index.meta.get(meta::REMOTE_PEER)?.and_then(|row| RemotePeer::decode(&row, account));
+        let (beyond, unsaved, remote) = (BTreeMap::new(), BTreeSet::new(), remote.unwrap_or_default());
+        Ok(Self { own: StoreId(own), all, beyond, unsaved, remote })
     }
 
     pub(crate) fn own(&self) -> StoreId {
@@ -92,6 +130,15 @@ impl Peers {
 
     pub(crate) fn has_unsaved(&self) -> bool {
         !self.unsaved.is_empty()
+    }
+
+    pub(crate) fn remote(&self) -> RemotePeer {
+        self.remote
+    }
+
+    /// The remote is another one than before, or has become known; that is on the disk.
+    pub(crate) fn set_remote(&mut self, remote: RemotePeer) {
+        self.remote = remote;
     }
 
     /// Everything of the peer's log up to the cursor is here.
@@ -120,8 +167,8 @@ impl Peers {
     }
 
     /// Forgets all peers, under a new id or another account.
-    pub(crate) fn begin_anew(&mut self, own: StoreId) {
-        *self = Self { own, all: BTreeMap::new(), beyond: BTreeMap::new(), unsaved: BTreeSet::new() };
+    pub(crate) fn begin_anew(&mut self, own: StoreId, remote: RemotePeer) {
+        *self = Self { own, all: BTreeMap::new(), beyond: BTreeMap::new(), unsaved: BTreeSet::new(), remote };
     }
 
     /// Adds what is not on the disk to a commit, and returns whose it is.
@@ -140,6 +187,7 @@ impl Peers {
 }
 
 /// What a peer holds of this store's log.
+#[derive(Default)]
 pub(crate) struct Held {
     /// All up to here.
     pub(crate) acknowledged: Seq,

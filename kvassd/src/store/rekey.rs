@@ -13,6 +13,7 @@ use prost::Message;
 
 use super::commit::{Answer, Committer, fatal};
 use super::index::{self, Changes, Fault, Index, Trees};
+use super::peers::RemotePeer;
 use super::plan::{self, Step, Version};
 use super::row::{self, RecordRow, State, Tally};
 use super::space::Purpose;
@@ -36,7 +37,17 @@ pub(crate) struct Rekey {
     /// Records that changed after they were taken.
     changed: BTreeSet<RecordId>,
     tally: Tally,
+    /// The remote that comes in force with the key.
+    moving: Moving,
     answer: Answer<Rekeyed>,
+}
+
+/// The remote that a change of account brings with it.
+pub(crate) struct Moving {
+    /// `None`: it stays.
+    pub(crate) remote: Option<String>,
+    /// Everything goes to the remote anew, from when the change began.
+    pub(crate) peer: RemotePeer,
 }
 
 /// What a change of key came to.
@@ -138,19 +149,22 @@ impl From<Fault> for Refusal {
 }
 
 impl Committer {
-    pub(crate) fn start_rekey(&mut self, key: Key, confirmed: bool, answer: Answer<Rekeyed>) {
+    pub(crate) fn start_rekey(&mut self, key: Key, remote: Option<String>, confirmed: bool, answer: Answer<Rekeyed>) {
         let before = self.shared.key();
         match (before.access(), key) {
             _ if self.rekey.is_some() => {
                 let _ = answer.send(Err(WriteError::Refused("another change of the key is under way".into())));
             }
-            (_, key) if key == before => drop(answer.send(Ok(Rekeyed::default()))),
-            (Access::Full(old), Key::Encryption(key)) => self.begin_rekey(old, key, answer),
+            (_, key) if key == before => {
+                let set = remote.map_or(Ok(()), |remote| self.set_remote(remote));
+                let _ = answer.send(set.map(|()| Rekeyed::default()));
+            }
+            (Access::Full(old), Key::Encryption(key)) => self.begin_rekey(old, key, remote, answer),
             (_, key) => drop(answer.send(self.replace_key(key, confirmed))),
         }
     }
 
-    fn begin_rekey(&mut self, old: Keys, key: EncryptionKey, answer: Answer<Rekeyed>) {
+    fn begin_rekey(&mut self, old: Keys, key: EncryptionKey, remote: Option<String>, answer: Answer<Rekeyed>) {
         let keys = Keys::derive(&key);
         let trees = self.shared.read_index(|index| {
             // What an earlier change of key may have left unfinished.
@@ -161,7 +175,8 @@ impl Committer {
             Ok(trees) => {
                 let tally = Tally::default();
                 let (position, scanned, changed) = (None, false, BTreeSet::new());
-                self.rekey = Some(Rekey { old, key, keys, trees, position, scanned, changed, tally, answer });
+                let moving = Moving { remote, peer: RemotePeer::unknown(self.shared.now_us()) };
+                self.rekey = Some(Rekey { old, key, keys, trees, position, scanned, changed, tally, moving, answer });
             }
             Err(fault) => drop(answer.send(Err(self.refused(fault)))),
         }
@@ -172,7 +187,8 @@ impl Committer {
         let Some(mut rekey) = self.rekey.take() else { return };
         let step = self.shared.space.check(0, Purpose::Store).and_then(|()| {
             if rekey.scanned && rekey.changed.is_empty() {
-                self.switch(&Key::Encryption(rekey.key.clone()), &rekey.trees, rekey.tally).map(|()| true)
+                self.switch(&Key::Encryption(rekey.key.clone()), &rekey.trees, rekey.tally, &rekey.moving)
+                    .map(|()| true)
             } else {
                 self.rekey_batch(&mut rekey).map(|()| false)
             }
@@ -215,8 +231,8 @@ impl Committer {
     }
 
     fn end_rekey(&mut self, rekey: Rekey) {
-        let Rekey { key, trees, answer, .. } = rekey;
-        self.end_switch(Key::Encryption(key), trees);
+        let Rekey { key, trees, moving, answer, .. } = rekey;
+        self.end_switch(Key::Encryption(key), trees, moving);
         let _ = answer.send(Ok(Rekeyed::default()));
     }
 

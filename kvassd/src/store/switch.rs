@@ -11,8 +11,9 @@ use super::commit::{Committer, fatal};
 use super::index::{self, Account, Changes, Fault, Index, Trees};
 use super::names::Named;
 use super::pass::Content;
+use super::peers::RemotePeer;
 use super::plan::Version;
-use super::rekey::Rekeyed;
+use super::rekey::{Moving, Rekeyed};
 use super::row::{self, RecordRow, State, Tally};
 use super::space::Purpose;
 use super::{Seq, StoreId, WriteError, create, key_file};
@@ -89,10 +90,11 @@ impl Committer {
         let (trees, blobs) = prepared.map_err(|fault| self.refused(fault))?;
         // Of this account no counter has been seen.
         self.state.counter = 0;
-        self.switch(&key, &trees, Tally::default())?;
+        let moving = Moving { remote: None, peer: RemotePeer::unknown(self.shared.now_us()) };
+        self.switch(&key, &trees, Tally::default(), &moving)?;
         self.shared.pass.lock().content = Content::default();
         self.shared.names.replace(BTreeMap::new());
-        self.end_switch(key, trees);
+        self.end_switch(key, trees, moving);
         for hash in blobs.iter().filter_map(|hash| <[u8; 32]>::try_from(&hash[..]).ok()) {
             self.remove_blob(ValueHash(hash));
         }
@@ -100,13 +102,17 @@ impl Committer {
     }
 
     /// Puts another account in force. It is so when the commit is durable; everything after it is cleaning up.
-    pub(crate) fn switch(&mut self, key: &Key, trees: &Trees, tally: Tally) -> Result<(), WriteError> {
+    pub(crate) fn switch(&mut self, key: &Key, trees: &Trees, tally: Tally, moving: &Moving) -> Result<(), WriteError> {
         let account = key.access().account();
         let state = State { commit: self.state.commit + 1, ..self.state };
         key_file::write(&self.shared.layout.key(), &[&self.shared.key(), key]).map_err(cannot_write)?;
         let done = self.shared.read_index(|index| {
             let mut changes = Changes::default();
             changes.meta.insert(index::meta::ACCOUNT, &account.0[..]);
+            if let Some(remote) = &moving.remote {
+                changes.meta.insert(index::meta::REMOTE, remote.as_bytes());
+            }
+            changes.meta.insert(index::meta::REMOTE_PEER, &moving.peer.encode(account)[..]);
             index::write_progress(&mut changes.meta, state, account, tally);
             index::write_run(&mut changes.meta, account, 0, self.run, Seq(tally.last.0 + 1));
             index.apply(trees, &changes).and_then(|()| index.make_durable())
@@ -122,7 +128,7 @@ impl Committer {
     }
 
     /// Makes a switch known, and removes what was before it.
-    pub(crate) fn end_switch(&mut self, key: Key, trees: Trees) {
+    pub(crate) fn end_switch(&mut self, key: Key, trees: Trees, moving: Moving) {
         {
             let mut pass = self.shared.pass.lock();
             pass.expected = self.tally.digest;
@@ -137,9 +143,12 @@ impl Committer {
         self.shared.set_key(key);
         // The log of the new account has other places; who syncs begins anew.
         let own = self.shared.peers().own();
-        self.shared.change_peers(|peers| peers.begin_anew(own));
+        self.shared.change_peers(|peers| peers.begin_anew(own, moving.peer));
         self.write_witness();
         self.announce();
+        if let Some(remote) = moving.remote {
+            self.shared.remote.send_replace(remote);
+        }
         if let Err(fault) = self.shared.read_index(Index::drop_other_accounts) {
             tracing::warn!(%fault, "what belongs to the old key stays until the next start");
         }
@@ -165,6 +174,8 @@ impl Committer {
     fn drop_records(&mut self, sorted: &Sorted) -> Result<(), WriteError> {
         let own = StoreId(create::random_store(&self.shared.surroundings.random)?);
         let known: Vec<_> = self.shared.peers().all().keys().copied().collect();
+        // Which peer it is stays known; only how far each side is has to be learnt again.
+        let remote = self.shared.peers().remote();
         for batch in sorted.wrong.chunks(BATCH) {
             let (mut tally, mut blobs) = (self.tally, Vec::new());
             let state = State { commit: self.state.commit + 1, ..self.state };
@@ -185,7 +196,7 @@ impl Committer {
             (self.state, self.tally) = (state, tally);
             self.write_witness();
             self.shared.pass.lock().expected = tally.digest;
-            self.shared.change_peers(|peers| peers.begin_anew(own));
+            self.shared.change_peers(|peers| peers.begin_anew(own, remote));
             blobs.into_iter().for_each(|hash| self.remove_blob(hash));
         }
         Ok(())

@@ -9,7 +9,6 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::body::Body;
@@ -17,7 +16,7 @@ use tonic::codegen::Service;
 
 use super::channel::{Channel, ChannelError, Initiator};
 use super::grpc::{self, sync_client};
-use super::session::SessionError;
+use super::session::{Link, SessionError};
 use crate::keys::SyncKey;
 use crate::network::{Connect, Wire};
 use crate::random::Random;
@@ -71,27 +70,20 @@ impl RemoteError {
 }
 
 /// A remote that has shown that it holds the key.
-pub(super) struct Opened {
-    /// Seals and opens the frames below.
-    pub(super) channel: Channel,
-    /// Frames to the remote.
-    pub(super) to: mpsc::Sender<Vec<u8>>,
-    /// Frames from the remote.
-    pub(super) from: tonic::Streaming<grpc::Frame>,
-    /// What carries both.
-    pub(super) connection: Connection,
+pub struct Opened {
+    /// Seals and opens the frames of the link.
+    pub channel: Channel,
+    /// Frames to the remote and from it.
+    pub link: Link,
+    /// What carries them.
+    pub connection: Connection,
 }
 
 /// Connects and makes the handshake.
 ///
 /// # Errors
 /// Whatever is there in place of a remote with the same key.
-pub(super) async fn open(
-    network: &dyn Connect,
-    random: &Random,
-    key: &SyncKey,
-    url: &str,
-) -> Result<Opened, RemoteError> {
+pub async fn open(network: &dyn Connect, random: &Random, key: &SyncKey, url: &str) -> Result<Opened, RemoteError> {
     let address = Address::parse(url)?;
     let silent = |_| RemoteError::Silent(url.to_owned());
     let other = || RemoteError::Other(url.to_owned());
@@ -111,7 +103,9 @@ pub(super) async fn open(
     let reply = timeout(grpc::HANDSHAKE, grpc::receive(&mut from)).await.map_err(silent)?;
     let reply = reply.map_err(|_| other())?.ok_or_else(other)?;
     let channel = initiator.finish(&reply).map_err(SessionError::from)?;
-    Ok(Opened { channel, to, from, connection })
+    let (inbound, frames) = grpc::incoming();
+    connection.tasks.spawn(grpc::carry(from, inbound));
+    Ok(Opened { channel, link: Link { to, from: frames }, connection })
 }
 
 /// A URL of the form `scheme://host:port`.
@@ -136,7 +130,7 @@ impl Address {
 }
 
 /// An HTTP/2 connection. All that serves it ends when it is dropped.
-pub(super) struct Connection {
+pub struct Connection {
     transport: Transport,
     tasks: Tasks,
 }
@@ -156,7 +150,7 @@ impl Connection {
     }
 
     /// Sends what is still on its way, for a short time.
-    pub(super) async fn close(self) {
+    pub async fn close(self) {
         let Self { transport, tasks } = self;
         drop(transport);
         let mut tasks = std::mem::take(&mut *tasks.0.lock().unwrap_or_else(PoisonError::into_inner));

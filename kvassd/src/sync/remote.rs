@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 pub use super::connect::RemoteError;
 use super::connect::{self, Opened};
-use super::grpc;
-use super::session::{self, Ended, Link, Progress, SessionError, Side};
-use crate::keys::AccountId;
+use super::preview::{self, Preview};
+use super::session::{self, Ended, Progress, Side};
+use crate::keys::{AccountId, EncryptionKey};
 use crate::logs::Seldom;
 use crate::network::{Connect, Tcp};
 use crate::store::{Seq, Store, StoreId};
@@ -28,13 +28,30 @@ struct State {
     state: link::State,
     since_us: u64,
     error: String,
+    hint: String,
+    /// The clock of the remote, as the last session that has ended saw it.
+    skew_us: i64,
+    /// What sessions that have ended have refused.
+    refused: u64,
 }
 
 impl State {
     /// Nothing was tried yet.
     fn beginning(now_us: u64) -> Self {
-        Self { state: link::State::Connecting, since_us: now_us, error: String::new() }
+        let (error, hint) = (String::new(), String::new());
+        Self { state: link::State::Connecting, since_us: now_us, error, hint, skew_us: 0, refused: 0 }
     }
+}
+
+/// What somebody waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// All that is here now is at the remote, and all that was there when it was asked is here.
+    Both,
+    /// All that was at the remote when it was asked is here.
+    Taken,
+    /// The remote holds this entry as it is here.
+    Held(String),
 }
 
 /// The link to the remote, as others see it; a cheap clone.
@@ -100,11 +117,7 @@ impl Remote {
             let (_, account) = self.store.identity();
             let ended = self.session(url, stop).await;
             let is_permanent = ended.as_ref().is_err_and(RemoteError::is_permanent);
-            let has_met = self.progress.send_replace(Progress::default()).peer.is_some();
-            // Until there is space, each session ends as soon as it began; what is written here makes none there.
-            let is_full = matches!(&ended, Err(RemoteError::Session(error)) if error.is_full());
-            let is_other_full = matches!(&ended, Err(RemoteError::Session(SessionError::OtherFull)));
-            if has_met && !is_full && !is_other_full {
+            if self.end_session() {
                 backoff.reset();
             }
             match ended {
@@ -123,12 +136,24 @@ impl Remote {
             tokio::select! {
                 () = tokio::time::sleep(pause), if !is_permanent => {}
                 // A change that has to go out, or somebody who waits; not more often than once a second.
-                _ = async { tokio::time::sleep(Duration::from_secs(1)).await; commits.changed().await }, if !is_permanent && !is_other_full => {}
+                _ = async { tokio::time::sleep(Duration::from_secs(1)).await; commits.changed().await }, if !is_permanent => {}
                 // Another key may be the one that the remote has.
                 () = self.key_changed(account) => backoff.reset(),
                 _ = hurry.changed() => {}
             }
         }
+    }
+
+    /// Keeps what stays to be read of a session; `false` where there was none.
+    fn end_session(&self) -> bool {
+        let last = self.progress.send_replace(Progress::default());
+        if last.peer.is_some() {
+            self.state.send_modify(|state| {
+                state.skew_us = last.skew_us;
+                state.refused += last.refused;
+            });
+        }
+        last.peer.is_some()
     }
 
     fn luck(&self) -> u64 {
@@ -149,9 +174,7 @@ impl Remote {
     async fn session(&self, url: &str, stop: &CancellationToken) -> Result<Ended, RemoteError> {
         let opened =
             connect::open(&*self.network, &self.store.surroundings().random, &self.store.sync_key(), url).await?;
-        let Opened { channel, to, from: stream, connection } = opened;
-        let (inbound, from) = grpc::incoming();
-        let link = Link { to, from };
+        let Opened { channel, link, connection } = opened;
         let (progress, mut shown) = watch::channel(Progress::default());
         let running = session::run(
             self.store.clone(),
@@ -164,26 +187,38 @@ impl Remote {
         );
         let show = async {
             while shown.changed().await.is_ok() {
-                if self.progress.send_replace(*shown.borrow_and_update()).peer.is_none() {
+                let now = *shown.borrow_and_update();
+                let is_known = self.progress.borrow().peer.is_some();
+                if let Some(peer) = now.peer.filter(|_| !is_known) {
+                    self.meet(peer).await;
                     self.enter(link::State::Connected, None);
                 }
+                self.progress.send_replace(now);
             }
             std::future::pending::<()>().await;
         };
         let ended = tokio::select! {
             ended = running => ended,
-            ((), ()) = async { tokio::join!(grpc::carry(stream, inbound), show) } => Ok(Ended::Gone),
+            () = show => Ok(Ended::Gone),
         };
         connection.close().await;
         Ok(ended?)
+    }
+
+    async fn meet(&self, peer: StoreId) {
+        let store = self.store.clone();
+        // What is not noted is noted by the next session.
+        if let Ok(Err(error)) = session::call(move || store.meet_remote(peer)).await {
+            tracing::warn!(%error, "which store the remote is was not noted");
+        }
     }
 
     fn enter(&self, state: link::State, error: Option<&RemoteError>) {
         self.state.send_modify(|now| {
             // What went wrong stays to be read until it is better.
             match error {
-                Some(error) => now.error = text(error),
-                None if state == link::State::Connected => now.error.clear(),
+                Some(error) => (now.error, now.hint) = (text(error), error.hint().to_owned()),
+                None if state == link::State::Connected => (now.error, now.hint) = Default::default(),
                 None => {}
             }
             // Attempts in between do not begin the time anew.
@@ -207,14 +242,16 @@ impl Remote {
             return None;
         }
         let (state, progress) = (self.state.borrow().clone(), *self.progress.borrow());
-        let pending = self.peer().map_or_else(|| self.store.head().0, |peer| self.store.pending(peer).unwrap_or(0));
+        let waiting = self.store.waiting().unwrap_or_default();
         Some(v1::Link {
             state: state.state.into(),
             since_us: state.since_us,
             error: state.error,
-            pending,
-            skew_us: progress.skew_us,
-            refused: self.store.refused(),
+            hint: state.hint,
+            pending: waiting.count,
+            skew_us: if progress.peer.is_some() { progress.skew_us } else { state.skew_us },
+            refused: state.refused + progress.refused,
+            oldest_us: waiting.since_us,
         })
     }
 
@@ -224,14 +261,27 @@ impl Remote {
         if self.url().is_empty() {
             return Sync::Local;
         }
-        match self.peer().is_some_and(|peer| self.store.is_held(name, peer)) {
+        match self.holds(name) {
             true => Sync::Synced,
             false => Sync::Pending,
         }
     }
 
-    fn peer(&self) -> Option<StoreId> {
-        self.progress.borrow().peer.or_else(|| self.store.last_peer())
+    fn holds(&self, name: &str) -> bool {
+        self.store.remote_peer().is_some_and(|peer| self.store.is_held(name, peer))
+    }
+
+    /// The state of the link, and what went wrong last; `None` without a remote. It reads no store.
+    #[must_use]
+    pub fn state(&self) -> Option<(link::State, String)> {
+        let state = self.state.borrow();
+        (!self.url().is_empty()).then(|| (state.state, state.error.clone()))
+    }
+
+    /// Returns once the state of the link is another one.
+    pub async fn changed(&self) {
+        // An error means that `self` is gone, which it is not.
+        let _ = self.state.subscribe().changed().await;
     }
 
     /// Looks whether a remote answers, which takes some seconds at most.
@@ -239,8 +289,21 @@ impl Remote {
         connect::open(&*self.network, &self.store.surroundings().random, &self.store.sync_key(), url).await.map(drop)
     }
 
+    /// Looks at what another remote holds, under its key; `seen` counts the records that came.
+    ///
+    /// # Errors
+    /// As [`preview::preview`].
+    pub async fn preview(
+        &self,
+        url: &str,
+        key: &EncryptionKey,
+        seen: &watch::Sender<u64>,
+    ) -> Result<Preview, RemoteError> {
+        preview::preview(&self.store, &*self.network, url, key, seen).await
+    }
+
     /// Ends a wait between attempts, also where the last one says that all others must fail: something may have been
-    /// mended. Returns what [`Remote::synced`] waits for.
+    /// mended. Returns the number for [`Remote::reached`].
     #[must_use]
     pub fn ask(&self) -> u64 {
         if self.state.borrow().state == link::State::Blocked {
@@ -251,27 +314,39 @@ impl Remote {
         *self.questions.borrow()
     }
 
-    /// Waits until all that is here now is at the remote, and all that was there when it was asked is here.
-    pub async fn synced(&self, question: u64) {
+    /// Waits until what is wished is so. The question is one of [`Remote::ask`], asked before.
+    pub async fn reached(&self, question: u64, goal: &Goal) {
         let own = self.store.head();
-        let (mut commits, mut progress) = (self.store.commits(), self.progress.subscribe());
+        let (mut peers, mut commits) = (self.store.peers_changed(), self.store.commits());
+        let mut progress = self.progress.subscribe();
         loop {
             let now = *progress.borrow_and_update();
+            peers.borrow_and_update();
             commits.borrow_and_update();
-            if let Some(peer) = now.peer {
-                let known = self.store.peer(peer);
-                let held = known.held.map_or(Seq(0), |held| held.seq);
-                if now.head.0 >= question && held >= now.head.1 && known.acknowledged >= own {
-                    return;
-                }
+            let is_reached = match goal {
+                Goal::Held(name) => self.holds(name),
+                Goal::Taken => self.has_taken(now, question),
+                Goal::Both => self.has_taken(now, question) && self.has_acknowledged(now, own),
+            };
+            if is_reached {
+                return;
             }
             tokio::select! {
                 _ = progress.changed() => {}
-                _ = commits.changed() => {}
-                // What is acknowledged, or held without a commit, wakes nobody.
-                () = tokio::time::sleep(Duration::from_millis(5)) => {}
+                _ = peers.changed() => {}
+                // The entry may be another version now, which the remote holds.
+                _ = commits.changed(), if matches!(goal, Goal::Held(_)) => {}
             }
         }
+    }
+
+    fn has_taken(&self, now: Progress, question: u64) -> bool {
+        let held = now.peer.and_then(|peer| self.store.peer(peer).held);
+        now.peer.is_some() && now.head.0 >= question && held.map_or(Seq(0), |held| held.seq) >= now.head.1
+    }
+
+    fn has_acknowledged(&self, now: Progress, own: Seq) -> bool {
+        now.peer.is_some_and(|peer| self.store.peer(peer).acknowledged >= own)
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
@@ -22,13 +22,11 @@ use tonic::{Request, Response, Status, Streaming};
 use super::channel::{self, Channel, REFUSAL};
 use super::grpc::{self, Frame, sync_server};
 use super::session::{self, Link, Progress, Side};
+use crate::accept::{self, Guest};
+use crate::http;
 use crate::logs::Seldom;
 use crate::network::Accept;
 use crate::store::{Store, StoreId};
-use crate::{accept, http};
-
-/// Connections' first messages that may be worked on at once; more are told to come again.
-const HANDSHAKES: usize = 64;
 
 /// Serves devices on a listener until the stop; then ends their sessions.
 ///
@@ -41,7 +39,6 @@ pub async fn serve(store: Store, listener: impl Accept, stop: CancellationToken)
         stop: stop.clone(),
         sessions: sessions.clone(),
         newest: Arc::default(),
-        handshakes: Arc::new(tokio::sync::Semaphore::new(HANDSHAKES)),
         seldom: Seldom::default(),
     };
     let devices = sync_server::SyncServer::new(service)
@@ -79,7 +76,6 @@ struct Service {
     sessions: TaskTracker,
     /// The newest session of each store, which ends the one before it.
     newest: Arc<Mutex<HashMap<StoreId, CancellationToken>>>,
-    handshakes: Arc<tokio::sync::Semaphore>,
     seldom: Seldom,
 }
 
@@ -88,21 +84,18 @@ impl sync_server::Sync for Service {
     type SessionStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
 
     async fn session(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::SessionStream>, Status> {
+        #[allow(clippy::expect_used, reason = "every request that is accepted has one")]
+        let guest = request.extensions().get::<Guest>().expect("a guest").clone();
         let mut stream = request.into_inner();
         let (to, frames) = grpc::outgoing();
-        let answer = {
-            let Ok(_permit) = self.handshakes.try_acquire() else {
-                return Err(Status::unavailable("too many devices at once"));
-            };
-            let first = timeout(grpc::HANDSHAKE, grpc::receive(&mut stream)).await;
-            let first = first.map_err(|_| Status::deadline_exceeded("no greeting"))??.unwrap_or_default();
-            self.answer(&first)
-        };
+        let first = timeout(grpc::HANDSHAKE, grpc::receive(&mut stream)).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no greeting"))??.unwrap_or_default();
+        let answer = self.answer(&first);
         // The queue has room: nothing was put into it.
         match answer {
             Ok((reply, channel)) => {
                 let _ = to.send(reply).await;
-                self.begin(channel, stream, to);
+                self.begin(channel, stream, to, guest);
             }
             Err(error) => {
                 if self.seldom.is_new(&error.to_string(), Instant::now()) {
@@ -121,9 +114,9 @@ impl Service {
         channel::respond(first, &self.store.surroundings().random, |account| (account == key.account()).then_some(key))
     }
 
-    fn begin(&self, channel: Channel, stream: Streaming<Frame>, to: tokio::sync::mpsc::Sender<Vec<u8>>) {
+    fn begin(&self, channel: Channel, stream: Streaming<Frame>, to: mpsc::Sender<Vec<u8>>, guest: Guest) {
         let (inbound, from) = grpc::incoming();
-        let (progress, shown) = watch::channel(Progress::default());
+        let (progress, mut shown) = watch::channel(Progress::default());
         let (_, questions) = watch::channel(0);
         let stop = self.stop.child_token();
         let link = Link { to, from };
@@ -131,9 +124,25 @@ impl Service {
             session::run(self.store.clone(), Side::Responder, channel, link, stop.clone(), progress, questions);
         let (newest, seldom) = (Arc::clone(&self.newest), self.seldom.clone());
         self.sessions.spawn(async move {
+            // The first message of a handshake can be a recording; a peer that is known has sent a frame that opened.
+            let known = async {
+                let peer = timeout(grpc::HANDSHAKE, shown.wait_for(|progress| progress.peer.is_some())).await;
+                if let Some(peer) = peer.ok().and_then(|shown| shown.ok()?.peer) {
+                    let _admission = guest.admit();
+                    replace_older(&newest, peer, stop);
+                    std::future::pending::<()>().await;
+                }
+            };
+            // The session sees by itself that nothing comes any more, and why.
+            let carried = async {
+                grpc::carry(stream, inbound).await;
+                std::future::pending::<()>().await;
+            };
             let result = tokio::select! {
+                biased;
                 result = running => result,
-                () = async { tokio::join!(grpc::carry(stream, inbound), replace_older(newest, shown, stop)); std::future::pending().await } => return,
+                () = known => return tracing::debug!("a device did not go on after its first message"),
+                () = carried => return,
             };
             match result {
                 Ok(ended) => tracing::debug!(?ended, "a session ended"),
@@ -146,19 +155,10 @@ impl Service {
     }
 }
 
-/// Ends the older session of a store once it is known whose this one is: its frames have opened by then.
-async fn replace_older(
-    newest: Arc<Mutex<HashMap<StoreId, CancellationToken>>>,
-    mut progress: watch::Receiver<Progress>,
-    stop: CancellationToken,
-) {
-    let Ok(peer) = progress.wait_for(|progress| progress.peer.is_some()).await.map(|progress| progress.peer) else {
-        return;
-    };
-    if let Some(peer) = peer {
-        let older = newest.lock().unwrap_or_else(PoisonError::into_inner).insert(peer, stop);
-        if let Some(older) = older {
-            older.cancel();
-        }
+/// Ends the older session of a store.
+fn replace_older(newest: &Mutex<HashMap<StoreId, CancellationToken>>, peer: StoreId, stop: CancellationToken) {
+    let older = newest.lock().unwrap_or_else(PoisonError::into_inner).insert(peer, stop);
+    if let Some(older) = older {
+        older.cancel();
     }
 }

@@ -35,7 +35,7 @@ use write::Report;
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// The version of the protocol that this program speaks.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// The wire of a session: whole frames, in order.
 pub struct Link {
@@ -63,6 +63,8 @@ pub struct Progress {
     pub skew_us: i64,
     /// Whether the disk here is too full for what the other side sends.
     pub full: bool,
+    /// Records that did not verify.
+    pub refused: u64,
     /// The newest answer of the other side to how far its log goes: the number of the question, and the place.
     pub head: (u64, Seq),
 }
@@ -88,8 +90,6 @@ pub enum SessionError {
     Protocol(&'static str),
     #[error("the remote is this very store")]
     Itself,
-    #[error("the disk of the other side is full")]
-    OtherFull,
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(transparent)]
@@ -107,12 +107,6 @@ impl SessionError {
             Self::Itself => true,
             _ => false,
         }
-    }
-
-    /// Whether the disk here is full.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::Write(WriteError::DiskFull { .. }) | Self::Read(ReadError::DiskFull))
     }
 }
 
@@ -173,7 +167,6 @@ pub async fn run(
     last.say_goodbye(match &result {
         Err(SessionError::Itself) => Reason::Itself,
         Err(SessionError::Protocol(_)) => Reason::Protocol,
-        Err(error) if error.is_full() => Reason::Full,
         _ => Reason::Again,
     });
     // A peer that takes nothing any more is not waited for.
@@ -312,13 +305,12 @@ fn ended(end: &v1::End) -> Result<Ended, SessionError> {
         Reason::Again | Reason::Forked => Ok(Ended::Again),
         Reason::Protocol => Err(SessionError::Protocol("it says that this side did")),
         Reason::Itself => Err(SessionError::Itself),
-        Reason::Full => Err(SessionError::OtherFull),
     }
 }
 
 /// Runs a call into the store on a thread that may block. Where the runtime has only this one thread, as in a
 /// simulation, it runs here: another thread would make time pass by itself.
-async fn call<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Result<T, SessionError> {
+pub(super) async fn call<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Result<T, SessionError> {
     if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
         return Ok(call());
     }

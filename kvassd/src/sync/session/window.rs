@@ -79,13 +79,16 @@ mod tests {
 
     use super::*;
 
-    /// Asks for chunks over a line of so many chunks a second, and returns how many came in the last of `seconds`, and
-    /// the longest time that one took in it.
-    fn simulate(rate: u64, latency_ms: u64, seconds: u64) -> (u64, Duration) {
+    /// The last seconds of a simulation, which are looked at. They come in bursts, one each latency.
+    const LAST: u64 = 8;
+
+    /// Asks for chunks over a line of so many chunks a second, and returns how many came a second in the last of
+    /// `seconds`, and the longest time that one took in them.
+    fn simulate(rate: u64, latency_ms: u64, seconds: u64) -> (f64, Duration) {
         let (mut window, mut asked) = (Window::new(), VecDeque::new());
         let (one, latency) = (Duration::from_secs(1) / rate as u32, Duration::from_millis(latency_ms));
         let (mut now, mut free) = (Duration::ZERO, Duration::ZERO);
-        let (mut count, mut longest) = (0, Duration::ZERO);
+        let (mut count, mut longest) = (0u32, Duration::ZERO);
         while now < Duration::from_secs(seconds) {
             while (asked.len() as u64 + 1) * SEALED <= window.bytes() {
                 if asked.is_empty() {
@@ -98,12 +101,12 @@ mod tests {
             let (at, comes) = asked.pop_front().unwrap();
             now = comes;
             window.arrive(now, SEALED, now - at);
-            if now > Duration::from_secs(seconds - 1) {
+            if now > Duration::from_secs(seconds - LAST) {
                 count += 1;
                 longest = longest.max(now - at);
             }
         }
-        (count, longest)
+        (f64::from(count) / LAST as f64, longest)
     }
 
     proptest! {
@@ -112,7 +115,7 @@ mod tests {
             let (count, longest) = simulate(rate, latency_ms, 20);
             let latency = Duration::from_millis(latency_ms) + Duration::from_secs(1) / rate as u32;
             let possible = (rate as f64).min(MOST as f64 / latency.as_secs_f64());
-            prop_assert!(count as f64 >= possible * 0.8, "{count} of {possible} chunks a second");
+            prop_assert!(count >= possible * 0.8, "{count} of {possible} chunks a second");
             // Two chunks are always on their way, so on the slowest lines these.
             let most = latency + WAITING * 2 + Duration::from_secs(2) / rate as u32;
             prop_assert!(longest <= most, "{longest:?} and not {most:?}");

@@ -1,0 +1,202 @@
+//! Connections that have not shown yet that they belong here: how many there may be, how long each may stay, and how
+//! much it may say.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+/// Guests at once.
+pub const GUESTS: usize = 64;
+
+/// How long a connection may be a guest.
+pub const STAY: Duration = Duration::from_secs(5);
+
+/// About how many bytes a guest may send: a handshake, or a request of a browser, and some more.
+pub const BYTES: usize = 16 << 10;
+
+/// All guests, oldest first.
+#[derive(Clone)]
+pub(super) struct Guests {
+    places: Arc<Semaphore>,
+    queue: Arc<Mutex<Queue>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    next: u64,
+    waiting: BTreeMap<u64, CancellationToken>,
+}
+
+impl Guests {
+    pub(super) fn new() -> Self {
+        Self { places: Arc::new(Semaphore::new(GUESTS)), queue: Arc::default() }
+    }
+
+    /// A place for one more. Where there is none left, the oldest guest goes first.
+    pub(super) async fn enter(&self) -> Place {
+        let permit = match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                self.show_out_oldest();
+                #[allow(clippy::expect_used, reason = "nobody closes it")]
+                Arc::clone(&self.places).acquire_owned().await.expect("a semaphore that is open")
+            }
+        };
+        let mut queue = self.queue();
+        let number = queue.next;
+        queue.next += 1;
+        let shown_out = CancellationToken::new();
+        queue.waiting.insert(number, shown_out.clone());
+        Place { guests: self.clone(), number, shown_out, _permit: permit }
+    }
+
+    /// Ends the connection that has been a guest for longest.
+    pub(super) fn show_out_oldest(&self) {
+        if let Some((_, oldest)) = self.queue().waiting.pop_first() {
+            oldest.cancel();
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of one guest, which is free again once this is dropped.
+pub(super) struct Place {
+    guests: Guests,
+    number: u64,
+    shown_out: CancellationToken,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.guests.queue().waiting.remove(&self.number);
+    }
+}
+
+/// A connection as those see it who serve it: a guest, unless somebody has admitted it. A cheap clone.
+#[derive(Clone)]
+pub struct Guest(Arc<Standing>);
+
+struct Standing {
+    admissions: watch::Sender<usize>,
+    /// Bytes that may still come as long as nobody has admitted it.
+    left: AtomicUsize,
+}
+
+impl Guest {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Standing { admissions: watch::Sender::new(0), left: AtomicUsize::new(BYTES) }))
+    }
+
+    /// Makes the connection more than a guest, until what is returned is dropped: it has shown that it belongs here, or
+    /// is given what everybody may have.
+    #[must_use]
+    pub fn admit(&self) -> Admission {
+        self.0.admissions.send_modify(|count| *count += 1);
+        Admission(self.clone())
+    }
+
+    /// Returns once the connection has to go: a guest for too long, or the oldest of too many.
+    pub(super) async fn overstays(&self, mut place: Place) {
+        let mut admissions = self.0.admissions.subscribe();
+        loop {
+            tokio::select! {
+                biased;
+                _ = admissions.wait_for(|count| *count > 0) => {}
+                () = place.shown_out.cancelled() => return,
+                () = sleep(STAY) => return,
+            }
+            let guests = place.guests.clone();
+            drop(place);
+            // Neither fails: the sender is here.
+            let _ = admissions.wait_for(|count| *count == 0).await;
+            place = guests.enter().await;
+        }
+    }
+
+    /// Takes what was read from what a guest may send; whether there was something left before.
+    fn spend(&self, bytes: usize) {
+        // Only the connection's own task reads, so nothing is lost between the two.
+        let left = self.0.left.load(Ordering::Relaxed);
+        self.0.left.store(left.saturating_sub(bytes), Ordering::Relaxed);
+    }
+
+    fn may_send(&self) -> bool {
+        self.0.left.load(Ordering::Relaxed) > 0 || *self.0.admissions.borrow() > 0
+    }
+}
+
+/// What makes a connection more than a guest.
+pub struct Admission(Guest);
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        let Standing { admissions, left } = &*self.0.0;
+        // What is on its way already must not cut the last words off.
+        left.store(super::WINDOW as usize, Ordering::Relaxed);
+        admissions.send_modify(|count| *count -= 1);
+    }
+}
+
+/// A connection that fails once a guest has sent more than it may. Nothing above it can hold more of what a stranger
+/// sends than that.
+pub(super) struct Metered<W> {
+    wire: W,
+    guest: Guest,
+}
+
+impl<W> Metered<W> {
+    pub(super) fn new(wire: W, guest: Guest) -> Self {
+        Self { wire, guest }
+    }
+}
+
+impl<W: AsyncRead + Unpin> AsyncRead for Metered<W> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.guest.may_send() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "a guest said too much")));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.wire).poll_read(context, buf))?;
+        self.guest.spend(buf.filled().len() - before);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<W: AsyncWrite + Unpin> AsyncWrite for Metered<W> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.wire).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.wire).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.wire.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_shutdown(context)
+    }
+}
