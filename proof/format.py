@@ -47,6 +47,14 @@ def fingerprint(account: bytes) -> str:
     return "-".join(digits[at : at + 4] for at in range(0, 16, 4))
 
 
+def server_key(sync: bytes) -> str:
+    """K_sync as people copy it, in Crockford's base 32 with a checksum of four bytes."""
+    data = sync + sha256(b"kvass v1 server key" + sync)[:4]
+    bits = "".join(f"{byte:08b}" for byte in data) + "00"
+    digits = "0123456789abcdefghjkmnpqrstvwxyz"
+    return "kvass-server-" + "".join(digits[int(bits[at : at + 5], 2)] for at in range(0, len(bits), 5))
+
+
 def field(number: int, data: bytes) -> bytes:
     """A protobuf field of bytes, left out where it is empty."""
     varint, rest = bytearray(), len(data)
@@ -107,7 +115,8 @@ def record(keys: dict[str, bytes], given: dict) -> dict:
 
 def expected(vectors: dict) -> dict:
     keys = account_keys(bytes.fromhex(vectors["key"]))
-    derived = {name: data.hex() for name, data in keys.items()} | {"fingerprint": fingerprint(keys["account"])}
+    derived = {name: data.hex() for name, data in keys.items()} 
+    derived |= {"fingerprint": fingerprint(keys["account"]), "server_key": server_key(keys["sync"])}
     records = [
         {"given": one["given"], "gives": {name: data.hex() for name, data in record(keys, one["given"]).items()}}
         for one in vectors["records"]

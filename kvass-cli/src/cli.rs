@@ -229,10 +229,11 @@ pub(crate) struct Status {
 pub(crate) enum Config {
     /// Show the encryption key, the process id and the remote
     Show,
-    /// Set the encryption key: 64 hex digits
+    /// Set the key: an encryption key of 64 hex digits, or a server key
     ///
     /// Where KEY is absent or '-', reads standard input; a terminal shows no echo.
-    /// Entries already stored are kept, sealed under the new key.
+    /// Under another encryption key, entries already stored are kept, sealed anew. With a server key this store keeps
+    /// records and cannot read them; to or from the server key of other entries, those stored here are removed.
     Key {
         /// The new one; '-' or absent: standard input
         #[arg(value_hint = ValueHint::Other)]
@@ -240,7 +241,12 @@ pub(crate) enum Config {
         /// Make a new random key
         #[arg(long, conflicts_with = "key")]
         new: bool,
+        /// Do not ask where entries are removed, or cannot be read here any more
+        #[arg(short, long)]
+        force: bool,
     },
+    /// Show the key for a server that shall keep records and not read them
+    ServerKey,
     /// Show or set the process id, which breaks ties between devices
     Pid {
         /// The new one, from 1 to 4294967295; absent: shows the one in use

@@ -102,7 +102,7 @@ impl Error {
             Self::Late(_) => 4,
             Self::Daemon(error) => match error.code() {
                 Code::NoSuchKey => 1,
-                Code::BadInput | Code::TooLarge | Code::Blind => 2,
+                Code::BadInput | Code::TooLarge | Code::Blind | Code::Unconfirmed => 2,
                 Code::NoRemote | Code::NotReached => 4,
                 _ => 3,
             },
@@ -179,6 +179,7 @@ mod tests {
             (Code::BadInput, 2),
             (Code::TooLarge, 2),
             (Code::Blind, 2),
+            (Code::Unconfirmed, 2),
             (Code::Failed, 3),
             (Code::DiskFull, 3),
             (Code::Damaged, 3),

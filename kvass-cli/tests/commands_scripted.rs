@@ -210,8 +210,74 @@ fn a_key_is_set_from_standard_input_or_with_a_warning_from_an_argument() {
     wrong.fails(
         2,
         "kvass: a key has 64 hex digits, this has 63\n\
-         hint: a key is what `kvass config show` calls Encryption Key\n",
+         hint: a key is what `kvass config show` calls Encryption Key, or what `kvass config server-key` shows\n",
     );
+}
+
+/// Answers a change of key, once it is confirmed where `confirmed` says so.
+fn rekeyed(confirmed: bool, dropped: u64) -> common::Script {
+    script(move |peer| {
+        let Command::SetKey(set) = peer.request() else { panic!("no key") };
+        assert_eq!((set.server_key.as_str(), set.confirmed), ("kvass-server-x", confirmed));
+        let config = v1::Config { fingerprint: "ab12".into(), dropped, ..v1::Config::default() };
+        peer.greet().reply(Reply::Config(config));
+    })
+}
+
+fn unconfirmed() -> common::Script {
+    script(|peer| {
+        let Command::SetKey(v1::SetKey { confirmed: false, .. }) = peer.request() else { panic!("confirmed") };
+        peer.greet().reply(error(Code::Unconfirmed, "all goes"));
+    })
+}
+
+#[test]
+fn a_server_key_is_told_to_be_one_and_what_was_dropped_is_counted() {
+    let says = "Set a server key: this store keeps records and cannot read them.\nFingerprint: ab12\n";
+    let set =
+        |script| run_with(kvass(Fake::new(vec![script]).directory.path()).args(["config", "key"]), b"kvass-server-x");
+    assert_eq!(set(rekeyed(false, 0)).ok().text(), says);
+    let dropped = set(rekeyed(false, 2));
+    assert_eq!(dropped.written(), says);
+    assert_eq!(dropped.stderr, "kvass: 2 records did not verify with this key, and were removed\n");
+    let config = v1::Config { server_key: "kvass-server-x".into(), ..v1::Config::default() };
+    assert_eq!(Fake::answering(Reply::Config(config)).kvass(&["config", "server-key"]).ok().text(), "kvass-server-x\n");
+}
+
+#[test]
+fn a_key_that_takes_entries_away_needs_force_where_nobody_can_be_asked() {
+    let fake = Fake::new(vec![unconfirmed(), rekeyed(true, 0)]);
+    let key = |arguments: &[&str]| {
+        run_with(kvass(fake.directory.path()).args(["config", "key"]).args(arguments), b"kvass-server-x")
+    };
+    key(&[]).fails(2, "kvass: all goes: a cause\nhint: a hint\n");
+    key(&["-f"]).ok();
+    fake.done();
+}
+
+#[test]
+fn a_key_that_takes_entries_away_is_asked_about_on_a_terminal() {
+    let question = "kvass: all goes: a cause. Is that meant? [y/N] ";
+    let key = ["-q", "config", "key", "kvass-server-x"];
+    let (shown, code) = on_terminal(&Fake::new(vec![unconfirmed()]), &key[1..], question, "n\r");
+    assert!(code == 0 && shown.contains("the key was not changed"), "{shown}");
+    let fake = Fake::new(vec![unconfirmed(), rekeyed(true, 0)]);
+    let (shown, code) = on_terminal(&fake, &key, question, "y\r");
+    assert!(code == 0 && shown.contains("Set a server key"), "{shown}");
+    fake.done();
+}
+
+#[test]
+fn a_blind_store_counts_entries_and_says_why_it_knows_no_keys() {
+    let status = || Reply::Status(v1::Status { keys: 4, records: 6, blind: true, refused: 3, ..v1::Status::default() });
+    let text = Fake::answering(status()).kvass(&["status"]).ok();
+    let line = "Entries:     4, which cannot be read here: this store has the server key only\n";
+    assert!(text.text().contains(line) && !text.text().contains("Keys:"), "{}", text.text());
+    assert!(text.text().contains("Refused:     3 records of other stores, which did not verify\n"), "{}", text.text());
+    let object: serde_json::Value =
+        serde_json::from_str(Fake::answering(status()).kvass(&["status", "--json"]).ok().text()).unwrap();
+    let fields = ["blind", "keys", "records", "refused"].map(|name| object[name].clone());
+    assert_eq!(serde_json::Value::from(fields.to_vec()), serde_json::json!([true, 4, 6, 3]));
 }
 
 #[test]

@@ -185,6 +185,87 @@ fn keys_and_process_ids_can_be_changed_and_entries_stay() {
 }
 
 #[test]
+fn a_store_with_a_server_key_alone_says_what_it_cannot_do() {
+    let (device, server) = (Store::new(), Store::new());
+    let key = device.kvass(&["config", "server-key"]).ok().text().trim().to_owned();
+    let config = |store: &Store, arguments: &[&str], input: &str| {
+        run_with(kvass(&store.db()).args(["config", "key"]).args(arguments), input.as_bytes())
+    };
+    let wrong = key.replace(&key[20..21], if &key[20..21] == "7" { "8" } else { "7" });
+    config(&server, &[], &wrong).fails(
+        2,
+        "kvass: this server key has a typing error\n\
+         hint: copy it anew: 'kvass config server-key' on a device shows it\n",
+    );
+    let set = config(&server, &[], &key).ok();
+    let (said, fingerprint) = set.text().split_once('\n').unwrap();
+    assert_eq!(said, "Set a server key: this store keeps records and cannot read them.");
+    assert!(device.kvass(&["config", "show"]).ok().text().contains(fingerprint));
+    let blind = "kvass: this store cannot be read here: it was given only a server key\n\
+                 hint: ask on a device that has the encryption key; 'kvass config key' with that key makes this one of \
+                 them\n";
+    let file = server.directory.path().join("export");
+    let commands: [&[&str]; 12] = [
+        &["get", "a"],
+        &["get", "a", "--default", "x"],
+        &["set", "a", "b"],
+        &["ls"],
+        &["ls", "-v"],
+        &["rm", "a"],
+        &["rm", "-f", "a"],
+        &["rm", "-f", "--prefix", "a"],
+        &["watch"],
+        &["wait", "a"],
+        &["export"],
+        &["run", "-e", "A=a", "--", "true"],
+    ];
+    for command in commands {
+        server.kvass(command).fails(2, blind);
+    }
+    run_with(kvass(&server.db()).args(["set", "a"]), &[0; 100_000]).fails(2, blind);
+    device.kvass(&["set", "a", "b"]).ok();
+    fs::write(&file, device.kvass(&["export"]).ok().stdout).unwrap();
+    let import = server.kvass(&["import", file.to_str().unwrap()]);
+    assert!(import.code == 2 && import.stderr.contains("it was given only a server key"), "{}", import.stderr);
+    let shown = server.kvass(&["config", "show"]).ok();
+    assert!(
+        shown.text().starts_with("Encryption Key: none (this store has the server key only)\n"),
+        "{}",
+        shown.text()
+    );
+    assert_eq!(server.kvass(&["config", "server-key"]).ok().text().trim(), key);
+    assert!(server.kvass(&["status"]).ok().text().contains("Entries:     0, which cannot be read here"));
+    server.kvass(&["config", "pid", "7"]).ok();
+    assert_eq!(server.kvass(&["config", "pid"]).ok().text(), "7\n");
+    let doctor = server.kvass(&["doctor"]).ok();
+    assert!(doctor.text().contains("ok store: 0 records"), "{}", doctor.text());
+}
+
+#[test]
+fn a_store_with_entries_becomes_blind_only_when_that_is_meant() {
+    let store = Store::new();
+    store.kvass(&["set", "a", "b"]).ok();
+    let server_key = store.kvass(&["config", "server-key"]).ok();
+    let shown = store.kvass(&["config", "show"]).ok();
+    let key = shown.text().lines().next().unwrap().strip_prefix("Encryption Key: ").unwrap().to_owned();
+    let hint = "hint: on a terminal 'kvass config key' asks whether that is meant; elsewhere -f says so\n";
+    let config =
+        |arguments: &[&str], input: &[u8]| run_with(kvass(&store.db()).args(["config", "key"]).args(arguments), input);
+    config(&[], &server_key.stdout).fails(
+        2,
+        &format!("kvass: with a server key, the entry that is stored here can no longer be read here\n{hint}"),
+    );
+    assert_eq!(store.kvass(&["get", "a"]).ok().text(), "b");
+    config(&["-f"], &server_key.stdout).ok();
+    assert_eq!(store.kvass(&["get", "a"]).code, 2);
+    assert!(store.kvass(&["status"]).ok().text().contains("Entries:     1, which"));
+    let removed = "this is the key of other entries: the entry that is stored here would be removed from this machine";
+    config(&["--new"], b"").fails(2, &format!("kvass: {removed}\n{hint}"));
+    config(&[], key.as_bytes()).ok();
+    assert_eq!(store.kvass(&["get", "a"]).ok().text(), "b");
+}
+
+#[test]
 fn an_export_fills_another_store_and_newer_entries_are_kept() {
     let (from, to) = (Store::new(), Store::new());
     from.kvass(&["set", "text", "x"]).ok();

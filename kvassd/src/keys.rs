@@ -3,6 +3,9 @@
 //! Pure. Every derivation is HKDF-SHA256 (RFC 5869) with a label, every MAC is HMAC-SHA256 (RFC 2104) over a label and
 //! length-prefixed parts, so that no two uses can be confused. docs/format.md has the labels and test vectors.
 
+mod access;
+mod server_key;
+
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -10,6 +13,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::random::{self, Random};
 use crate::record::{Auth, RecordId};
+pub use access::{Access, Key};
+pub use server_key::PREFIX as SERVER_KEY_PREFIX;
 
 /// The key that a user's devices share, 32 bytes. Never shown but by `config show`, and by design not `Debug`.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
@@ -52,7 +57,7 @@ impl EncryptionKey {
 
 /// The key that authenticates the sync channel, 32 bytes: all that a server needs which shall not read. No other key
 /// follows from it. By design not `Debug`.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct SyncKey([u8; 32]);
 
 impl SyncKey {

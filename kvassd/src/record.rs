@@ -14,6 +14,14 @@ pub const FORMAT: u8 = 1;
 /// Bytes of the part in clear in format 1, and the least in any format.
 pub const CLEAR: usize = 90;
 
+/// The most bytes of a clear part and of a sealed header in any format: a row of the index has to stay small.
+pub const CLEAR_MAX: usize = 512;
+/// See [`CLEAR_MAX`].
+pub const SEALED_MAX: usize = 4_096;
+
+/// The least bytes of a sealed header: its nonce and its tag.
+const SEALED_MIN: usize = 24 + 16;
+
 /// The id of an entry's record, derived from its name: the same on every device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordId(pub [u8; 16]);
@@ -67,8 +75,12 @@ pub struct Clear {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the texts say it")]
 pub enum RecordError {
+    #[error("a row that makes no sense")]
+    Row,
     #[error("a clear part of {0} bytes")]
     Length(usize),
+    #[error("a sealed header of {0} bytes")]
+    Sealed(usize),
     #[error("a stamp outside of what a store accepts")]
     Stamp,
     #[error("a removal that has a value")]
@@ -104,10 +116,10 @@ impl Clear {
     /// Reads a clear part. Formats and kinds that this program does not know begin alike and are read as far.
     ///
     /// # Errors
-    /// Too few bytes (in format 1 also too many), a stamp that no store accepts, a removal with a value, a size beyond
+    /// Too few bytes or too many, a stamp that no store accepts, a removal with a value, a size beyond
     /// [`value::SIZE_MAX`] or without a hash, a value without a hash.
     pub fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
-        if bytes.len() < CLEAR || (bytes[0] == FORMAT && bytes.len() > CLEAR) {
+        if !(CLEAR..=CLEAR_MAX).contains(&bytes.len()) || (bytes[0] == FORMAT && bytes.len() > CLEAR) {
             return Err(RecordError::Length(bytes.len()));
         }
         let clear = Self {
@@ -174,6 +186,18 @@ pub struct Record {
 }
 
 impl Record {
+    /// Reads the clear part, and checks all that can be checked without a key.
+    ///
+    /// # Errors
+    /// A clear part that does not parse, or a sealed header that is too short or too long.
+    pub fn parse(&self) -> Result<Clear, RecordError> {
+        let clear = Clear::parse(&self.clear)?;
+        match (SEALED_MIN..=SEALED_MAX).contains(&self.sealed.len()) {
+            true => Ok(clear),
+            false => Err(RecordError::Sealed(self.sealed.len())),
+        }
+    }
+
     /// Compares two records of one entry, read to their clear parts: the greater one is the newer.
     #[must_use]
     pub fn order(a: (&Clear, &Auth), b: (&Clear, &Auth)) -> Ordering {
@@ -314,6 +338,21 @@ pub(crate) mod tests {
             let order = Record::order((&a.0, &a.1), (&b.0, &b.1));
             prop_assert_eq!(order, a.0.stamp.cmp(&b.0.stamp).then(a.1.cmp(&b.1)));
         }
+    }
+
+    #[test]
+    fn a_record_that_is_too_short_or_too_long_is_refused_without_a_key() {
+        let of = |clear: Vec<u8>, sealed: usize| Record { clear, sealed: vec![0; sealed], auth: Auth([0; 32]) };
+        for length in [40, 1_101, SEALED_MAX] {
+            assert_eq!(of(removal().encode().to_vec(), length).parse(), Ok(removal()));
+        }
+        for length in [0, 39, SEALED_MAX + 1, 70_000] {
+            assert_eq!(of(removal().encode().to_vec(), length).parse(), Err(RecordError::Sealed(length)));
+        }
+        let other = Clear { format: 2, ..removal() };
+        let prolonged = |length| [&other.encode()[..], &vec![0; length - CLEAR]].concat();
+        assert_eq!(of(prolonged(CLEAR_MAX), 40).parse(), Ok(other));
+        assert_eq!(of(prolonged(CLEAR_MAX + 1), 40).parse(), Err(RecordError::Length(CLEAR_MAX + 1)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use kvass_proto::v1::Header;
-use kvassd::keys::{EncryptionKey, Keys, decode_hex, encode_hex};
+use kvassd::keys::{EncryptionKey, Keys, SyncKey, decode_hex, encode_hex};
 use kvassd::record::{Auth, Clear, FORMAT, Kind, Record, ValueHash};
 use kvassd::seal;
 use kvassd::stamp::Stamp;
@@ -72,7 +72,7 @@ fn seal_chunks(given: &Value) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn an_account_has_its_sync_key_id_and_fingerprint() {
+fn an_account_has_its_sync_key_id_fingerprint_and_server_key() {
     let vectors = vectors();
     let account = keys(&vectors).account();
     let sync = keys(&vectors).sync_key().clone();
@@ -80,6 +80,8 @@ fn an_account_has_its_sync_key_id_and_fingerprint() {
     assert_eq!(sync.account(), account);
     assert_eq!(account.to_hex(), text(&vectors["derived"], "account"));
     assert_eq!(account.fingerprint(), text(&vectors["derived"], "fingerprint"));
+    assert_eq!(*sync.to_text(), text(&vectors["derived"], "server_key"));
+    assert!(SyncKey::from_text(text(&vectors["derived"], "server_key")) == Some(sync));
 }
 
 #[test]

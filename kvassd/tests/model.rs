@@ -8,6 +8,7 @@ use std::path::Path;
 
 use kvassd::store::{Condition, Options, Outcome, Store, repair};
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 
 const OPTIONS: Options = Options { value_max: 64 << 20, reserve: 0 };
 
@@ -265,8 +266,10 @@ impl Kept {
         let mut expected = ([0; 32], 0, 0);
         let (mut inline, mut files, mut places) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
         for (id, row) in records {
-            let (seq, clear, auth) = (number(&row[8..16]), &row[20..110], &row[row.len() - 32..]);
+            let (seq, clear, auth) = (number(&row[8..16]), &row[20..110], &row[row.len() - 40..row.len() - 8]);
             assert_eq!(&clear[2..18], &id[..]);
+            let (written, sum) = row.split_at(row.len() - 8);
+            assert_eq!(sum, &Sha256::new().chain_update(&self.account).chain_update(written).finalize()[..8]);
             places.insert(row[8..16].to_vec(), [&id[..], &[0; 16]].concat());
             expected.0.iter_mut().zip(auth).for_each(|(byte, other)| *byte ^= other);
             expected.1 = expected.1.max(number(&clear[30..38]));

@@ -313,7 +313,7 @@ fn a_client_that_stops_reading_holds_nobody_up() {
 fn settings_are_checked_before_they_reach_the_store() {
     let daemon = TestDaemon::start();
     let mut client = daemon.connect();
-    client.request(Command::SetKey(v1::SetKey { key: vec![1; 31] }));
+    client.request(Command::SetKey(v1::SetKey { key: vec![1; 31], ..v1::SetKey::default() }));
     assert_eq!(client.error().code(), Code::BadInput);
     let mut client = daemon.connect();
     client.request(Command::SetPid(v1::SetPid { pid: 0 }));

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use files::copy;
 use kvassd::clock::Clock;
+use kvassd::keys::{EncryptionKey, Key};
 use kvassd::random::Random;
 use kvassd::store::{Condition, OpenError, Options, Outcome, ReadError, Store, Surroundings, WriteError, repair};
 use tempfile::TempDir;
@@ -282,7 +283,7 @@ fn a_new_key_keeps_every_entry_and_what_is_written_meanwhile() {
     });
     expected.extend(written);
     assert_ne!(store.summary().unwrap().fingerprint, before);
-    assert_eq!(store.encryption_key().as_slice(), [7; 32]);
+    assert!(store.key() == Key::Encryption(EncryptionKey::new([7; 32])));
     assert_whole(&store, &expected);
     store.remove(vec!["key/00009".into()]).unwrap();
     expected.remove("key/00009");
@@ -666,7 +667,7 @@ fn with_the_same_time_and_randomness_a_store_is_the_same_with_threads_and_withou
         store.set_key(None).unwrap();
         store.remove(vec!["key/7".into()]).unwrap();
         store.fork().unwrap();
-        let left = (store.identity(), store.digest().unwrap(), store.encryption_key(), names(&store).len());
+        let left = (store.identity(), store.digest().unwrap(), store.key().to_text(), names(&store).len());
         store.clone().close();
         assert!(matches!(store.set_pid(7), Err(WriteError::Closed)));
         drop(store);

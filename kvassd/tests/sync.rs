@@ -9,6 +9,7 @@ use std::net::TcpListener;
 
 use common::{Client, Daemon, KEY, PATIENCE, Process, directory, eventually};
 use kvass_proto::v1::{self, error::Code, link, reply::Reply, request::Command, sync::Goal};
+use kvassd::keys::{EncryptionKey, SyncKey};
 
 #[test]
 fn a_write_on_one_device_is_on_the_others_also_after_kills_and_time_apart() {
@@ -57,6 +58,54 @@ fn a_write_on_one_device_is_on_the_others_also_after_kills_and_time_apart() {
     }
 }
 
+/// Gives a daemon the server key of an encryption key.
+fn blind(daemon: &Daemon, key: [u8; 32], confirmed: bool) {
+    let server_key = SyncKey::derive(&EncryptionKey::new(key)).to_text().to_string();
+    let reply = daemon.ask(Command::SetKey(v1::SetKey { server_key, confirmed, ..v1::SetKey::default() }));
+    let Reply::Config(config) = reply else { panic!("{reply:?}") };
+    assert!(config.key.is_empty());
+}
+
+#[test]
+fn a_blind_server_serves_devices_and_another_account_once_it_has_its_key() {
+    let (server, a) = (Daemon::server(), Daemon::device());
+    let b = Daemon::started(directory(), &[], KEY);
+    blind(&server, KEY, false);
+    let large: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
+    a.set("small", b"1");
+    a.set("large", &large);
+    a.set("removed", b"x");
+    a.remove("removed");
+    a.follow(&server);
+    a.sync();
+    let Reply::Error(error) = server.ask(Command::Get(v1::Get { key: "small".into() })) else { panic!("it was read") };
+    assert_eq!(error.code(), Code::Blind);
+    let status = server.status();
+    assert!(status.blind && status.fingerprint == a.status().fingerprint);
+    assert_eq!((status.keys, status.records), (2, 3));
+    b.follow(&server);
+    b.sync();
+    assert_eq!((b.get("small").unwrap(), b.get("large").unwrap(), b.get("removed")), (b"1".to_vec(), large, None));
+    b.set("small", b"2");
+    a.sees("small", Some(b"2"));
+
+    // The sessions of the account that goes end, and another one's begin.
+    let stranger = Daemon::started(directory(), &[], [1; 32]);
+    stranger.set("x", b"y");
+    stranger.set_remote(&format!("http://{}", server.status().bind));
+    blind(&server, [1; 32], true);
+    eventually("a link that is blocked", || (a.link().state() == link::State::Blocked).then_some(()));
+    stranger.sync();
+    assert_eq!((server.status().keys, server.status().records), (1, 1));
+    // And as a device of that account it reads.
+    let key = v1::SetKey { key: vec![1; 32], ..v1::SetKey::default() };
+    assert!(matches!(server.ask(Command::SetKey(key)), Reply::Config(_)));
+    assert_eq!(server.get("x").unwrap(), b"y");
+    server.set("from the server", b"z");
+    stranger.sees("from the server", Some(b"z"));
+    assert_eq!(a.get("small").unwrap(), b"2");
+}
+
 #[test]
 fn another_key_is_refused_before_anything_is_exchanged() {
     let server = Daemon::server();
@@ -80,7 +129,7 @@ fn another_key_is_refused_before_anything_is_exchanged() {
     drop(client);
     eventually("a link that is blocked again", || (stranger.link().state() == link::State::Blocked).then_some(()));
     // The right key mends it, with no restart and nobody asking.
-    stranger.ask(Command::SetKey(v1::SetKey { key: KEY.to_vec() }));
+    stranger.ask(Command::SetKey(v1::SetKey { key: KEY.to_vec(), ..v1::SetKey::default() }));
     eventually("a link", || (stranger.link().state() == link::State::Connected).then_some(()));
     assert_eq!(stranger.link().error, "");
     stranger.sync();

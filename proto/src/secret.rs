@@ -33,7 +33,7 @@ mod tests {
         let secret = vec![b'S'; 32];
         let shown = [
             format!("{:?}", Header { name: "N".into(), content_key: secret.clone() }),
-            format!("{:?}", SetKey { key: secret.clone() }),
+            format!("{:?}", SetKey { key: secret.clone(), ..SetKey::default() }),
             format!("{:?}", Join { key: secret.clone(), ..Join::default() }),
             format!("{:?}", Preview { key: secret.clone(), ..Preview::default() }),
             format!("{:?}", Config { key: secret.clone(), ..Config::default() }),

@@ -21,8 +21,8 @@ kvass - a personal key-value store
   kvass set KEY V --wait     return once the remote holds it
   kvass get KEY --fresh      first take what the remote has
   kvass status               what the daemon knows about itself
-  kvass config show|key|pid|remote
-                             the encryption key, the process id, the remote
+  kvass config show|key|server-key|pid|remote
+                             the keys, the process id, the remote
   kvass serve [--bind ADDR]  be the remote of other devices
   kvass daemon start|stop|restart
   kvass export|import [FILE] all entries as text

@@ -227,6 +227,8 @@ fn clock(client: &mut Client, checks: &mut Checks) -> Result<(), Error> {
     let now = time::now_us();
     let newest = match newest(client) {
         Ok(newest) => newest,
+        // What cannot be read was written by clocks of others.
+        Err(error) if error.is(v1::error::Code::Blind) => 0,
         Err(error) => return checks.error("clock", &error),
     };
     let (now_text, newest_text) = (time::seconds(now), time::seconds(newest));

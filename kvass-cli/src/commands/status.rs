@@ -46,7 +46,7 @@ fn text(status: &Status) -> String {
         ("Daemon", format!("kvassd {} (process {})", status.version, status.process)),
         ("Since", time::seconds(status.started_us)),
         ("Directory", status.directory.clone()),
-        ("Keys", status.keys.to_string()),
+        keys(status),
         ("Values", format!("{} bytes", status.value_bytes)),
         ("On disk", format!("{} bytes", status.disk_bytes)),
         ("Verified", verified.into()),
@@ -56,10 +56,20 @@ fn text(status: &Status) -> String {
     if let Some(link) = &status.link {
         lines.extend(link_lines(link));
     }
+    if status.link.is_none() && status.refused != 0 {
+        lines.push(("Refused", format!("{} records of other stores, which did not verify", status.refused)));
+    }
     if !status.bind.is_empty() {
         lines.push(("Serving at", status.bind.clone()));
     }
     lines.iter().map(|(name, value)| format!("{:<13}{value}\n", format!("{name}:"))).collect()
+}
+
+fn keys(status: &Status) -> (&'static str, String) {
+    match status.blind {
+        true => ("Entries", format!("{}, which cannot be read here: this store has the server key only", status.keys)),
+        false => ("Keys", status.keys.to_string()),
+    }
 }
 
 fn link_lines(link: &Link) -> Vec<(&'static str, String)> {
@@ -122,7 +132,9 @@ fn json(status: &Status) -> String {
         .number("process", status.process.into())
         .text("started", &time::microseconds(status.started_us))
         .text("directory", &status.directory)
+        .truth("blind", status.blind)
         .number("keys", status.keys)
+        .number("records", status.records)
         .number("value_bytes", status.value_bytes)
         .number("disk_bytes", status.disk_bytes)
         .truth("verified", status.verified)
@@ -130,7 +142,7 @@ fn json(status: &Status) -> String {
         .text_or_null("remote", &status.remote);
     let object = match &status.link {
         Some(link) => link_fields(object, link),
-        None => object.text_or_null("link", ""),
+        None => object.text_or_null("link", "").number("refused", status.refused),
     };
     if status.bind.is_empty() { object.end() } else { object.text("bind", &status.bind).end() }
 }

@@ -14,7 +14,8 @@ use super::failure::Failure;
 use super::state::Shared;
 use super::wire::{Incoming, Outgoing};
 use super::{list, value, watch};
-use crate::store::{Condition, Finding, Outcome, Store, WriteError};
+use crate::keys::{EncryptionKey, Key, SyncKey};
+use crate::store::{Condition, Finding, Outcome, Rekeyed, Store, WriteError};
 use crate::sync::remote::{Goal, Remote, RemoteError};
 
 /// How often a client that waits for a sync is shown how far it is.
@@ -33,6 +34,10 @@ pub(super) struct Exchange<'a, 'from, 'out> {
 impl Exchange<'_, '_, '_> {
     /// Answers one request. What is queued still has to be flushed.
     pub(super) async fn answer(&mut self, command: Command) -> Result<(), Failure> {
+        // A watch and a wait would else learn it only from the next change, a value only when it is all here.
+        if needs_keys(&command) {
+            self.store.readable()?;
+        }
         let reply = match command {
             Command::Get(get) => return self.read(get).await,
             Command::Set(set) => self.set(set).await?,
@@ -130,14 +135,28 @@ impl Exchange<'_, '_, '_> {
             verified: summary.verified,
             link,
             bind: self.bind.clone(),
+            blind: summary.blind,
+            records: summary.records,
+            refused: self.store.refused(),
         }))
     }
 
     pub(super) async fn config(&mut self) -> Result<Reply, Failure> {
-        let (summary, key) = self.shared.call(|| (self.store.summary(), self.store.encryption_key())).await;
+        self.config_after(Rekeyed::default()).await
+    }
+
+    async fn config_after(&mut self, Rekeyed { dropped }: Rekeyed) -> Result<Reply, Failure> {
+        let (summary, key) = self.shared.call(|| (self.store.summary(), self.store.key())).await;
         let summary = summary?;
+        let server_key = key.sync_key().to_text().to_string();
+        let key = match &key {
+            Key::Encryption(key) => key.as_bytes().to_vec(),
+            Key::Server(_) => Vec::new(),
+        };
         Ok(Reply::Config(v1::Config {
-            key: key.to_vec(),
+            key,
+            server_key,
+            dropped,
             pid: summary.pid,
             remote: self.remote.url(),
             fingerprint: summary.fingerprint,
@@ -146,16 +165,10 @@ impl Exchange<'_, '_, '_> {
     }
 
     async fn set_key(&mut self, set: v1::SetKey) -> Result<Reply, Failure> {
-        let key = match set.key.len() {
-            0 => None,
-            32 => <[u8; 32]>::try_from(set.key.as_ref()).ok().map(zeroize::Zeroizing::new),
-            length => {
-                return Err(Failure::bad_input(format!("an encryption key has 32 bytes and not {length}")));
-            }
-        };
+        let key = key_of(&self.store, &set)?;
         let store = self.store.clone();
-        spawn_blocking(move || store.set_key(key.as_deref())).await??;
-        self.config().await
+        let rekeyed = spawn_blocking(move || store.change_key(key, set.confirmed)).await??;
+        self.config_after(rekeyed).await
     }
 
     async fn set_pid(&mut self, set: v1::SetPid) -> Result<Reply, Failure> {
@@ -242,6 +255,43 @@ impl Exchange<'_, '_, '_> {
         };
         Ok(Reply::Checked(v1::Checked { records: checked.records, bytes: checked.bytes }))
     }
+}
+
+/// The key that a request names, or a new random one.
+fn key_of(store: &Store, set: &v1::SetKey) -> Result<Key, Failure> {
+    if !set.server_key.is_empty() {
+        let key = SyncKey::from_text(&set.server_key).map(Key::Server);
+        return key.ok_or_else(|| {
+            Failure::with_hint(
+                Code::BadInput,
+                "this server key has a typing error",
+                "copy it anew: 'kvass config server-key' on a device shows it",
+            )
+        });
+    }
+    match <[u8; 32]>::try_from(set.key.as_slice()).map(zeroize::Zeroizing::new) {
+        Ok(key) => Ok(Key::Encryption(EncryptionKey::new(*key))),
+        Err(_) if set.key.is_empty() => {
+            let key = EncryptionKey::random(&store.surroundings().random).map_err(WriteError::from)?;
+            Ok(Key::Encryption(key))
+        }
+        Err(_) => Err(Failure::bad_input(format!("an encryption key has 32 bytes and not {}", set.key.len()))),
+    }
+}
+
+/// Whether a request is about entries, which a blind store does not know.
+fn needs_keys(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Get(_)
+            | Command::Set(_)
+            | Command::List(_)
+            | Command::Remove(_)
+            | Command::Watch(_)
+            | Command::Wait(_)
+            | Command::Preview(_)
+            | Command::Join(_)
+    )
 }
 
 /// What a client waits for.

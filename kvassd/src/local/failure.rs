@@ -83,6 +83,7 @@ impl From<ReadError> for Failure {
 fn code_of(error: &ReadError) -> Code {
     match error {
         ReadError::Damaged(_) | ReadError::Value { .. } => Code::Damaged,
+        ReadError::Blind => Code::Blind,
         ReadError::DiskFull => Code::DiskFull,
         ReadError::Closed => Code::Stopping,
         ReadError::Io { .. } => Code::Failed,
@@ -93,6 +94,7 @@ impl From<WriteError> for Failure {
     fn from(error: WriteError) -> Self {
         let code = match &error {
             WriteError::Key(_) | WriteError::Refused(_) => Code::BadInput,
+            WriteError::Unconfirmed(_) => Code::Unconfirmed,
             WriteError::TooLarge { .. } => Code::TooLarge,
             WriteError::DiskFull { .. } => Code::DiskFull,
             WriteError::Damaged(_) => Code::Damaged,

@@ -6,11 +6,11 @@ use std::ops::Bound;
 
 use super::index::{Fault, Index};
 use super::layout::Layout;
-use super::row::{self, RecordRow};
+use super::row;
 use super::value_reader::blob_length;
 use super::{ReadError, Store};
+use crate::keys::encode_hex;
 use crate::record::{Clear, RecordId};
-use crate::seal;
 use crate::value::{self, CHUNK, HASH, TAG};
 
 /// Records that are read from the index in one go.
@@ -37,6 +37,7 @@ pub struct Checked {
 /// A record that verifies, and the name of its entry where it has one.
 struct Sound {
     clear: Clear,
+    /// What to call its entry: the key in quotes, or its record where the key is not known.
     name: String,
     inline: Option<sled::IVec>,
 }
@@ -92,9 +93,7 @@ fn read_batch(index: &Index, position: Option<RecordId>) -> Result<Batch, Fault>
 }
 
 fn read_record(index: &Index, id: RecordId, row: &[u8]) -> Result<Sound, String> {
-    let keys = &index.account.keys;
-    let row = RecordRow::decode(row).ok_or("a record makes no sense")?;
-    let clear = seal::verify(keys, &row.record).map_err(|error| format!("a record does not verify: {error}"))?;
+    let (row, clear) = index.account.read(row).map_err(|error| format!("a record does not verify: {error}"))?;
     if clear.id != id {
         return Err("a record stands in the place of another".into());
     }
@@ -102,12 +101,10 @@ fn read_record(index: &Index, id: RecordId, row: &[u8]) -> Result<Sound, String>
     if logged.and_then(|row| row::decode_log(&row)).map(|(id, _)| id) != Some(id) {
         return Err("a record is missing in the log".into());
     }
-    if !clear.is_known() {
-        return Ok(Sound { clear, name: String::new(), inline: None });
-    }
-    let header = seal::open(keys, &clear, &row.record).map_err(|error| format!("a record does not open: {error}"))?;
+    let name = index.account.name(&row, &clear).map_err(|error| format!("a record does not open: {error}"))?;
+    let name = name.map_or_else(|| format!("record {}", encode_hex(&id.0)), |name| format!("'{name}'"));
     let inline = index.account.trees.values.get(id.0).ok().flatten();
-    Ok(Sound { clear, name: header.name.clone(), inline })
+    Ok(Sound { clear, name, inline })
 }
 
 /// What is wrong with a record's value, if anything is.
@@ -123,7 +120,7 @@ fn check_value(layout: &Layout, sound: &Sound, bytes: &mut u64) -> Option<String
         }
     } else if clear.has_inline() {
         let value = inline.as_deref().and_then(row::decode_value);
-        let Some((_, sealed)) = value else { return Some(format!("the value of '{name}' is missing")) };
+        let Some((_, sealed)) = value else { return Some(format!("the value of {name} is missing")) };
         *bytes += sealed.len() as u64;
         if value::value_hash(&value::chunk_hash(sealed)) == clear.value_hash {
             return None;
@@ -132,7 +129,7 @@ fn check_value(layout: &Layout, sound: &Sound, bytes: &mut u64) -> Option<String
     } else {
         return None;
     };
-    Some(format!("the value of '{name}' is damaged: {what}"))
+    Some(format!("the value of {name} is damaged: {what}"))
 }
 
 /// Whether a record's blob is what its hash says, chunk by chunk.

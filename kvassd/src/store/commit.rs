@@ -9,16 +9,16 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::index::{self, Fault, Index, mark};
-use super::merge::{Arrival, Merged};
+use super::merge::{Arrival, Merged, Target};
 use super::pass::Pass;
 use super::peers::{Cursor, Opening, StoreId};
 use super::plan::{self, Change, Plan, Planned, Step};
-use super::rekey::Rekey;
+use super::rekey::{Rekey, Rekeyed};
 use super::row::{State, Tally};
 use super::space::Purpose;
 use super::witness::Witness;
-use super::{Outcome, Position, Shared, WriteError, merge, names, open};
-use crate::keys::{AccountId, EncryptionKey};
+use super::{Outcome, Position, Shared, WriteError, names, open};
+use crate::keys::{AccountId, Key};
 use crate::record::{Kind, RecordId, ValueHash};
 
 /// The most changes of one commit.
@@ -38,17 +38,18 @@ pub(crate) enum Job {
     },
     /// Puts another key in force, and with it another remote where one is named.
     SetKey {
-        key: EncryptionKey,
+        key: Key,
         remote: Option<String>,
-        answer: Answer<()>,
+        confirmed: bool,
+        answer: Answer<Rekeyed>,
     },
     SetPid {
         pid: u32,
         answer: Answer<()>,
     },
-    /// Records of an account that came from a peer, and how far its log is held with them.
+    /// Records that came from a peer, and how far its log is held with them.
     Merge {
-        account: AccountId,
+        target: Target,
         arrivals: Vec<Arrival>,
         from: Opening,
         cursor: Option<Cursor>,
@@ -121,10 +122,10 @@ impl Committer {
                 // Else a change of key would wait for ever beside many writers.
                 self.continue_rekey();
             }
-            Some(Job::SetKey { key, remote, answer }) => self.start_rekey(key, remote, answer),
+            Some(Job::SetKey { key, remote, confirmed, answer }) => self.start_rekey(key, remote, confirmed, answer),
             Some(Job::SetPid { pid, answer }) => self.set_pid(pid, &answer),
-            Some(Job::Merge { account, arrivals, from, cursor, answer }) => {
-                let _ = answer.send(self.merge(account, arrivals, from, cursor));
+            Some(Job::Merge { target, arrivals, from, cursor, answer }) => {
+                let _ = answer.send(self.merge(target, arrivals, from, cursor));
             }
             Some(Job::Fork { answer }) => drop(answer.send(self.fork())),
             Some(Job::SetRemote { remote, answer }) => drop(answer.send(self.set_remote(remote))),
@@ -212,7 +213,7 @@ impl Committer {
         (self.state, self.tally) = (state, tally);
         self.write_witness();
         for (id, step) in &steps {
-            pass.changed(*id, step.old.map(|old| old.auth), step.new.auth);
+            pass.changed(*id, step.old.as_ref(), &step.new);
         }
         pass.expected = tally.digest;
         drop(pass);
@@ -240,7 +241,7 @@ impl Committer {
     }
 
     /// Whether a commit is on the disk, after all that a full disk needs. Ends the process where nobody can tell.
-    fn has_landed(&mut self, committed: Result<(), Fault>, commit: u64) -> bool {
+    pub(crate) fn has_landed(&mut self, committed: Result<(), Fault>, commit: u64) -> bool {
         match committed {
             Ok(()) => true,
             Err(Fault::Full) => self.recover(Some(commit)),
@@ -273,12 +274,10 @@ impl Committer {
             if let Some(file) = step.blob.take() {
                 file.keep();
             }
-            if step.new.clear.kind == Kind::REMOVAL {
-                self.shared.names.remove(&step.name);
-            } else if merge::is_entry(&step.new.clear) {
-                let clear = step.new.clear;
-                let (size, time_us, expiry_us) = (clear.size, clear.stamp.time_us, clear.expiry_us);
-                self.shared.names.insert(&step.name, names::Named { size, time_us, expiry_us });
+            match &step.name {
+                Some(name) if step.new.clear.kind == Kind::REMOVAL => self.shared.names.remove(name),
+                Some(name) => self.shared.names.insert(name, names::Named::of(&step.new.clear)),
+                None => {}
             }
             if let Some(hash) = step.old.and_then(|old| plan::replaced_blob(&old, &step.new)) {
                 self.remove_blob(hash);

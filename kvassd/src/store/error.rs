@@ -9,6 +9,9 @@ use crate::random;
 
 const REPAIR: &str = "run 'kvass doctor --repair': it moves the damaged store aside and keeps all that can be read";
 
+const BLIND: &str =
+    "ask on a device that has the encryption key; 'kvass config key' with that key makes this one of them";
+
 /// Why a store does not open.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the texts say it")]
@@ -63,6 +66,8 @@ pub enum ReadError {
     Value { key: String, what: String },
     #[error("the store is damaged: {0}")]
     Damaged(String),
+    #[error("this store cannot be read here: it was given only a server key")]
+    Blind,
     #[error("the store is being closed")]
     Closed,
     #[error("the disk is full, and the store waits for space")]
@@ -78,6 +83,7 @@ impl ReadError {
         match self {
             Self::Value { .. } | Self::Damaged(_) => REPAIR,
             Self::DiskFull => "free some space",
+            Self::Blind => BLIND,
             Self::Closed | Self::Io { .. } => "",
         }
     }
@@ -98,6 +104,9 @@ pub enum WriteError {
     /// What is here cannot be read, and what was asked for depends on it.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// It takes something away, and nobody has said that this is meant.
+    #[error("{0}")]
+    Unconfirmed(String),
     #[error("{0}")]
     Refused(String),
     #[error("the store is being closed")]
@@ -117,6 +126,7 @@ impl WriteError {
             Self::DiskFull { .. } => "free some space, then try again; 'kvass rm' may use most of what is kept back",
             Self::Damaged(_) => REPAIR,
             Self::Read(error) => error.hint(),
+            Self::Unconfirmed(_) => "on a terminal 'kvass config key' asks whether that is meant; elsewhere -f says so",
             _ => "",
         }
     }

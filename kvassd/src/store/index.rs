@@ -15,9 +15,11 @@ use sled::{Batch, Db, Tree};
 
 use super::Seq;
 use super::layout::StorePaths;
-use super::row::{State, Tally};
+use super::row::{RecordRow, State, Tally};
 use super::witness::Mark;
-use crate::keys::{AccountId, Keys};
+use crate::keys::{Access, AccountId};
+use crate::record::{Clear, RecordError};
+use crate::seal;
 
 /// The format of the whole store.
 pub(crate) const FORMAT: u32 = 1;
@@ -158,10 +160,27 @@ pub(crate) mod meta {
     }
 }
 
-/// An account in force: its keys and its trees.
+/// An account in force: what this store has of its keys, and its trees.
 pub(crate) struct Account {
-    pub(crate) keys: Keys,
+    pub(crate) keys: Access,
     pub(crate) trees: Trees,
+}
+
+impl Account {
+    /// Reads a row of `records` and verifies it: by its authentication, or on a blind store by its form and its sum.
+    pub(crate) fn read(&self, bytes: &[u8]) -> Result<(RecordRow, Clear), RecordError> {
+        let row = RecordRow::decode(bytes).ok_or(RecordError::Row)?;
+        let clear = row.verify(bytes, &self.keys)?;
+        Ok((row, clear))
+    }
+
+    /// The name of a verified record's entry; `None` on a blind store, and for kinds that this program does not know.
+    pub(crate) fn name(&self, row: &RecordRow, clear: &Clear) -> Result<Option<String>, RecordError> {
+        match self.keys.full().filter(|_| clear.is_known()) {
+            Some(keys) => Ok(Some(seal::open(keys, clear, &row.record)?.name.clone())),
+            None => Ok(None),
+        }
+    }
 }
 
 /// An open index.
@@ -190,7 +209,7 @@ fn wait_for(log: &Path) {
 }
 
 impl Index {
-    pub(crate) fn new(db: Db, paths: &StorePaths, keys: Keys) -> Result<Self, Fault> {
+    pub(crate) fn new(db: Db, paths: &StorePaths, keys: Access) -> Result<Self, Fault> {
         guarded(|| {
             let meta = db.open_tree(meta::TREE)?;
             let trees = Trees::open(&db, keys.account())?;

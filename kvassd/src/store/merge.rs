@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use tokio::sync::watch;
@@ -18,7 +19,7 @@ use super::row::{self, RecordRow};
 use super::space::Purpose;
 use super::value_reader::blob_length;
 use super::{ReadError, Seq, Store, WriteError};
-use crate::keys::{AccountId, Keys, SyncKey};
+use crate::keys::{Access, AccountId, SyncKey};
 use crate::record::{Clear, Kind, Record, RecordError, ValueHash};
 use crate::{seal, value};
 
@@ -51,18 +52,26 @@ pub struct Merged {
     pub refused: usize,
 }
 
+/// What records were verified for: the store's id, its account, and whether with all keys of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Target {
+    own: StoreId,
+    account: AccountId,
+    full: bool,
+}
+
 /// A record that was verified.
 pub(crate) struct Arrival {
     pub(crate) clear: Clear,
     pub(crate) travelling: Travelling,
-    /// The entry's name; empty for kinds that this program does not know.
-    pub(crate) name: String,
+    /// The entry's name; `None` on a blind store, and for kinds that this program does not know.
+    pub(crate) name: Option<String>,
 }
 
 impl Arrival {
     /// Verifies a record and its short value.
-    fn verify(keys: &Keys, travelling: Travelling) -> Result<Self, RecordError> {
-        let clear = seal::verify(keys, &travelling.record)?;
+    fn verify(keys: &Access, travelling: Travelling) -> Result<Self, RecordError> {
+        let clear = keys.verify(&travelling.record)?;
         let fits = |sealed: &Vec<u8>| {
             sealed.len() as u64 == value::sealed_length(clear.size)
                 && value::value_hash(&value::chunk_hash(sealed)) == clear.value_hash
@@ -70,9 +79,9 @@ impl Arrival {
         if travelling.value.as_ref().map(fits) != clear.has_inline().then_some(true) {
             return Err(RecordError::Value);
         }
-        let name = match clear.is_known() {
-            true => seal::open(keys, &clear, &travelling.record)?.name.clone(),
-            false => String::new(),
+        let name = match keys.full().filter(|_| clear.is_known()) {
+            Some(keys) => Some(seal::open(keys, &clear, &travelling.record)?.name.clone()),
+            None => None,
         };
         Ok(Self { clear, travelling, name })
     }
@@ -118,13 +127,16 @@ impl Store {
     /// The key that authenticates the account's sessions.
     #[must_use]
     pub fn sync_key(&self) -> SyncKey {
-        SyncKey::derive(&self.shared.key())
+        self.shared.key().sync_key()
     }
 
     /// Whether a peer has said that it holds an entry as it is here.
     #[must_use]
     pub fn is_held(&self, name: &str, peer: StoreId) -> bool {
-        let row = self.shared.read_index(|index| index.record(index.account.keys.record_id(name)));
+        let row = self.shared.read_index(|index| match index.account.keys.full() {
+            Some(keys) => index.record(keys.record_id(name)),
+            None => Ok(None),
+        });
         let seq = row.ok().flatten().and_then(|row| RecordRow::decode(&row)).map(|row| row.seq);
         seq.is_some_and(|seq| self.shared.peers().held_by(peer).contains(seq))
     }
@@ -187,6 +199,8 @@ impl Store {
     /// # Errors
     /// A full disk or a damaged store; nothing is merged then.
     pub fn merge(&self, records: Vec<Travelling>, from: Opening, cursor: Option<Cursor>) -> Result<Merged, WriteError> {
+        // Before the keys, which are what is verified with: a change of either in between is noticed.
+        let own = self.shared.peers().own();
         let keys = self.shared.read_index(|index| Ok(index.account.keys.clone()));
         let keys = keys.map_err(|fault| match fault {
             Fault::Full => self.shared.space.full(),
@@ -195,10 +209,22 @@ impl Store {
         let all = records.len();
         let arrivals: Vec<_> = records.into_iter().filter_map(|record| Arrival::verify(&keys, record).ok()).collect();
         let refused = all - arrivals.len();
-        let account = keys.account();
-        let mut merged = self.ask(|answer| Job::Merge { account, arrivals, from, cursor, answer })?;
+        self.refuse(refused as u64);
+        let target = Target { own, account: keys.account(), full: keys.full().is_some() };
+        let mut merged = self.ask(|answer| Job::Merge { target, arrivals, from, cursor, answer })?;
         merged.refused = refused;
         Ok(merged)
+    }
+
+    /// Counts records, or values of records, that did not verify.
+    pub(crate) fn refuse(&self, count: u64) {
+        self.shared.refused.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// How many records of any peer, or values of records, did not verify since the store was opened.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.shared.refused.load(Ordering::Relaxed)
     }
 
     /// Notes what a peer says at the beginning of a session to hold of this store's log.
@@ -253,7 +279,7 @@ impl Store {
 impl Committer {
     pub(super) fn merge(
         &mut self,
-        account: AccountId,
+        target: Target,
         arrivals: Vec<Arrival>,
         from: Opening,
         cursor: Option<Cursor>,
@@ -262,8 +288,10 @@ impl Committer {
         self.allow_merge(&arrivals)?;
         let guard = shared.index.read().unwrap_or_else(PoisonError::into_inner);
         let index = guard.as_ref().ok_or_else(|| shared.space.full())?;
-        if index.account.keys.account() != account {
-            return Err(WriteError::Refused("the key changed meanwhile".into()));
+        let keys = &index.account.keys;
+        let now = Target { own: shared.peers().own(), account: keys.account(), full: keys.full().is_some() };
+        if now != target {
+            return Err(WriteError::Refused("the key or the id of this store changed meanwhile".into()));
         }
         let mut plan = Plan::new(index, shared.now_us(), shared.pid(), self.state, self.tally);
         let mut merged = Merged::default();
@@ -287,7 +315,7 @@ impl Committer {
         let (mut changes, planned) = plan.finish();
         let mut peers = shared.peers().clone();
         held.into_iter().for_each(|held| peers.hold(from.store, held));
-        let saved = peers.write(&mut changes.meta, account);
+        let saved = peers.write(&mut changes.meta, target.account);
         let pass = shared.pass.lock();
         let committed = index.apply(&index.account.trees, &changes).and_then(|()| index.make_durable());
         drop(guard);

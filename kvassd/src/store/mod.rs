@@ -2,7 +2,9 @@
 //!
 //! Small things lie in the index (sled), large values in files beside it. One thread commits (`commit`); what it has
 //! answered survives a power cut. `open` decides whether an index is whole, `pass` verifies every record after a start,
-//! `repair` makes a new store of what verifies. docs/architecture.md has the picture, docs/format.md the bytes.
+//! `repair` makes a new store of what verifies, `rekey` and `switch` change the key. A store that was given a server key
+//! alone is blind: it does all of this but reading and writing entries. docs/architecture.md has the picture,
+//! docs/format.md the bytes.
 //!
 //! Every method of [`Store`] blocks; none may be called on an async thread.
 
@@ -31,18 +33,18 @@ mod rewrite;
 mod row;
 mod space;
 mod surroundings;
+mod switch;
 mod value_reader;
 mod value_writer;
 mod witness;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use tokio::sync::watch;
-use zeroize::Zeroizing;
 
 pub use check::{Checked, Finding};
 pub use differ::Difference;
@@ -51,6 +53,7 @@ pub use error::{OpenError, ReadError, WriteError};
 pub use merge::{Merged, Outgoing, Travelling};
 pub use peers::{Cursor, Opening, Peer, RunId, StoreId};
 pub use places::Places;
+pub use rekey::Rekeyed;
 pub use remote::Waiting;
 pub use repair::{Repaired, repair};
 pub use space::RESERVE_MIN;
@@ -58,7 +61,7 @@ pub use surroundings::Surroundings;
 pub use value_reader::ValueReader;
 pub use value_writer::{NewValue, ValueWriter};
 
-use crate::keys::{AccountId, EncryptionKey};
+use crate::keys::{AccountId, EncryptionKey, Key};
 use crate::record::ValueHash;
 use commit::{Answer, Committer, Job};
 use download::Downloads;
@@ -164,8 +167,12 @@ pub struct Change {
 /// What `status` shows of the store.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// How many entries there are.
+    /// Whether the store was given a server key alone, so that entries are counted and not known.
+    pub blind: bool,
+    /// How many entries there are; on a blind store expired ones count.
     pub keys: u64,
+    /// How many records there are, those of removals included.
+    pub records: u64,
     /// Bytes of all values.
     pub value_bytes: u64,
     /// Bytes that index and values take on the disk.
@@ -190,7 +197,9 @@ struct Shared {
     pass: Turns,
     commits: watch::Sender<Position>,
     pid: AtomicU32,
-    key: RwLock<EncryptionKey>,
+    key: RwLock<Key>,
+    /// Records of peers that did not verify.
+    refused: AtomicU64,
     run: RunId,
     peers: Mutex<Peers>,
     /// Changes with what is known of peers.
@@ -212,11 +221,11 @@ impl Shared {
         self.index.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    fn key(&self) -> EncryptionKey {
+    fn key(&self) -> Key {
         self.key.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set_key(&self, key: EncryptionKey) {
+    fn set_key(&self, key: Key) {
         *self.key.write().unwrap_or_else(PoisonError::into_inner) = key;
     }
 
@@ -292,6 +301,7 @@ impl Store {
             downloads: Downloads::default(),
             remote: watch::Sender::new(opened.remote),
             key: RwLock::new(opened.key),
+            refused: AtomicU64::new(0),
             index: RwLock::new(Some(opened.index)),
         });
         let committer = Committer {
@@ -341,8 +351,9 @@ impl Store {
     /// Begins a new value. `size` is its size in bytes where that is known, so that a hopeless one is refused at once.
     ///
     /// # Errors
-    /// A value over the limit, or a full disk.
+    /// A value over the limit, a full disk, or a blind store.
     pub fn writer(&self, size: Option<u64>) -> Result<ValueWriter, WriteError> {
+        self.readable()?;
         let Shared { layout, space, options, surroundings, .. } = &*self.shared;
         ValueWriter::new(layout.clone(), space.clone(), surroundings.random.clone(), options.value_max, size)
     }
@@ -385,6 +396,7 @@ impl Store {
     /// # Errors
     /// A disk so full that not even the reserve helps, or a damaged store; nothing is removed then.
     pub fn remove(&self, names: Vec<String>) -> Result<Vec<String>, WriteError> {
+        self.readable()?;
         self.wait_where_missing(&names)?;
         let changes = names.iter().map(|name| Write::Remove { name: name.clone() }).collect();
         let outcomes = self.submit(changes)?;
@@ -397,6 +409,7 @@ impl Store {
     /// # Errors
     /// As [`Store::remove`]; what earlier batches removed stays removed.
     pub fn remove_prefix(&self, prefix: &str) -> Result<u64, WriteError> {
+        self.readable()?;
         self.shared.names.wait()?;
         let mut count = 0;
         let mut after = None;
@@ -416,23 +429,35 @@ impl Store {
         self.shared.commits.subscribe()
     }
 
-    /// The encryption key in force, 32 bytes.
+    /// The key in force.
     #[must_use]
-    pub fn encryption_key(&self) -> Zeroizing<Vec<u8>> {
-        Zeroizing::new(self.shared.key().as_bytes().to_vec())
+    pub fn key(&self) -> Key {
+        self.shared.key()
     }
 
-    /// Puts another encryption key in force, a random one for `None`. Every entry is kept and sealed anew.
+    /// Puts another encryption key in force, a random one for `None`, where no entry is lost by it.
     ///
     /// # Errors
-    /// A record that cannot be sealed anew, a full disk, or a damaged store; the old key stays in force then.
+    /// As [`Store::change_key`].
     pub fn set_key(&self, key: Option<&[u8; 32]>) -> Result<(), WriteError> {
-        self.shared.names.wait()?;
         let key = match key {
             Some(bytes) => EncryptionKey::new(*bytes),
             None => EncryptionKey::random(&self.shared.surroundings.random)?,
         };
-        self.ask(|answer| Job::SetKey { key, remote: None, answer })
+        self.change_key(Key::Encryption(key), false).map(drop)
+    }
+
+    /// Puts another key in force. From one encryption key to another, every entry is kept and sealed anew. With a
+    /// server key nothing can be read here any more; records of the same account stay. To or from the server key of
+    /// another account, the store begins empty. A blind store that gets its account's encryption key keeps what
+    /// verifies.
+    ///
+    /// # Errors
+    /// What takes something away and is not `confirmed`, a record that cannot be sealed anew, a full disk, or a damaged
+    /// store; the old key stays in force then.
+    pub fn change_key(&self, key: Key, confirmed: bool) -> Result<Rekeyed, WriteError> {
+        self.shared.names.wait()?;
+        self.ask(|answer| Job::SetKey { key, remote: None, confirmed, answer })
     }
 
     /// Puts another encryption key and another remote in force, both or none. Every entry is kept and sealed anew.
@@ -441,7 +466,13 @@ impl Store {
     /// As [`Store::set_key`]; the old ones stay in force then.
     pub fn join(&self, key: EncryptionKey, remote: String) -> Result<(), WriteError> {
         self.shared.names.wait()?;
-        self.ask(|answer| Job::SetKey { key, remote: Some(remote), answer })
+        let rekeyed = self.ask(|answer| Job::SetKey {
+            key: Key::Encryption(key),
+            remote: Some(remote),
+            confirmed: false,
+            answer,
+        });
+        rekeyed.map(drop)
     }
 
     /// Sets the process id that breaks ties between writers, at least 1.

@@ -8,6 +8,7 @@ use std::ops::Bound;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::{Entry, ReadError};
+use crate::record::Clear;
 use crate::value::INLINE_MAX;
 
 /// What is kept of each entry.
@@ -16,6 +17,12 @@ pub(crate) struct Named {
     pub(crate) size: u64,
     pub(crate) time_us: u64,
     pub(crate) expiry_us: u64,
+}
+
+impl Named {
+    pub(crate) fn of(clear: &Clear) -> Self {
+        Self { size: clear.size, time_us: clear.stamp.time_us, expiry_us: clear.expiry_us }
+    }
 }
 
 #[derive(Default)]
@@ -57,6 +64,11 @@ impl Names {
 
     pub(crate) fn remove(&self, name: &str) {
         self.entries.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// Puts other names in the place of all that there are.
+    pub(crate) fn replace(&self, names: BTreeMap<Box<str>, Named>) {
+        *self.entries.write().unwrap_or_else(PoisonError::into_inner) = names;
     }
 
     /// At most `limit` entries that begin with `prefix` and have not expired, in byte order or against it, beyond

@@ -14,7 +14,7 @@ use super::row::{State, Tally};
 use super::space::Space;
 use super::witness::{Mark, Witness};
 use super::{OpenError, Seq, key_file, pass, rewrite, space};
-use crate::keys::{AccountId, EncryptionKey, Keys};
+use crate::keys::{AccountId, Key};
 use crate::random::Random;
 use crate::record::ValueHash;
 
@@ -24,7 +24,7 @@ const COPY_MAX: u64 = 64 << 20;
 /// A store that was opened and checked, and whose run is written.
 pub(crate) struct Opened {
     pub(crate) index: Index,
-    pub(crate) key: EncryptionKey,
+    pub(crate) key: Key,
     pub(crate) witness: Witness,
     pub(crate) run: [u8; 16],
     pub(crate) state: State,
@@ -69,7 +69,7 @@ fn open_existing(layout: &Layout, random: &Random, doing: &dyn Fn(&str)) -> Resu
 }
 
 /// Opens the index and compares it with its witness.
-fn open_checked(layout: &Layout) -> Result<(Index, EncryptionKey, Mark, Witness), OpenError> {
+fn open_checked(layout: &Layout) -> Result<(Index, Key, Mark, Witness), OpenError> {
     let damaged = |what: &str| OpenError::damaged(layout.root(), what);
     let paths = layout.store();
     for (path, what) in [(&paths.0, "its index is missing"), (&paths.db(), "the log of its index is missing")] {
@@ -121,7 +121,7 @@ fn keep_log(paths: &StorePaths) -> std::io::Result<()> {
     Ok(())
 }
 
-fn read_keys(layout: &Layout) -> Result<Vec<EncryptionKey>, OpenError> {
+fn read_keys(layout: &Layout) -> Result<Vec<Key>, OpenError> {
     let damaged = |what: &str| OpenError::damaged(layout.root(), what);
     match key_file::read(&layout.key()) {
         Ok(keys) => keys.ok_or_else(|| damaged("its key file holds no key")),
@@ -154,7 +154,7 @@ impl Trouble {
 }
 
 /// Opens sled and reads what says whether the index is the one that the witness saw.
-fn open_index(paths: &StorePaths, keys: &[EncryptionKey], mark: &Mark) -> Result<(Index, EncryptionKey), Trouble> {
+fn open_index(paths: &StorePaths, keys: &[Key], mark: &Mark) -> Result<(Index, Key), Trouble> {
     let wrong = |what: &str| Trouble::Fault(Fault::Other(what.into()));
     remove_half_written_snapshots(&paths.sled())?;
     let db = index::open_sled(&paths.sled())?;
@@ -169,9 +169,9 @@ fn open_index(paths: &StorePaths, keys: &[EncryptionKey], mark: &Mark) -> Result
     }
     let account = row(meta::ACCOUNT)?.and_then(|row| <[u8; 16]>::try_from(&row[..]).ok()).map(AccountId);
     let account = account.ok_or_else(|| wrong("its index names no account"))?;
-    let key = keys.iter().find(|key| Keys::derive(key).account() == account);
+    let key = keys.iter().find(|key| key.access().account() == account);
     let key = key.ok_or_else(|| wrong("the key file holds the key of another store"))?.clone();
-    let index = Index::new(db, paths, Keys::derive(&key))?;
+    let index = Index::new(db, paths, key.access())?;
     let (state, tally) = (index.state()?, index.tally(account)?);
     if mark.commit > state.commit {
         return Err(wrong("its index is older than the last acknowledged write"));
@@ -183,7 +183,7 @@ fn open_index(paths: &StorePaths, keys: &[EncryptionKey], mark: &Mark) -> Result
 }
 
 /// Opens the index again inside a running daemon, after sled met a full disk.
-pub(crate) fn reopen(layout: &Layout) -> Result<(Index, EncryptionKey), Fault> {
+pub(crate) fn reopen(layout: &Layout) -> Result<(Index, Key), Fault> {
     let other = |what: &str| Fault::Other(what.into());
     let paths = layout.store();
     let (_, mark) = Witness::open(&paths.witness())?;
@@ -196,11 +196,7 @@ pub(crate) fn reopen(layout: &Layout) -> Result<(Index, EncryptionKey), Fault> {
 }
 
 /// Tries a copy of the index without sled's snapshots, which are only a shortcut; takes it where it is whole.
-fn retry_without_snapshots(
-    layout: &Layout,
-    keys: &[EncryptionKey],
-    mark: &Mark,
-) -> Result<Option<(Index, EncryptionKey)>, OpenError> {
+fn retry_without_snapshots(layout: &Layout, keys: &[Key], mark: &Mark) -> Result<Option<(Index, Key)>, OpenError> {
     let (from, to) = (layout.store(), layout.store_new());
     let snapshots = files(&from.sled(), "snap.").map_err(OpenError::io("read", &from.sled()))?;
     if snapshots.is_empty() {
@@ -287,13 +283,7 @@ fn files(directory: &Path, prefix: &str) -> std::io::Result<Vec<std::path::PathB
 }
 
 /// Cleans up after an earlier life and writes the run of this one, durably.
-fn finish(
-    layout: &Layout,
-    index: Index,
-    key: EncryptionKey,
-    witness: Witness,
-    run: [u8; 16],
-) -> Result<Opened, OpenError> {
+fn finish(layout: &Layout, index: Index, key: Key, witness: Witness, run: [u8; 16]) -> Result<Opened, OpenError> {
     let account = index.account.keys.account();
     let failed = |fault| failed(layout, fault);
     index.drop_other_accounts().map_err(failed)?;

@@ -9,11 +9,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::commit::{Job, LOOK};
 use super::index::{Fault, Index};
 use super::names::Named;
-use super::row::{self, RecordRow};
-use super::{Jobs, Shared, download, value_writer};
+use super::plan::Version;
+use super::row;
+use super::value_reader::blob_length;
+use super::{Jobs, Shared, download, merge, value_writer};
 use crate::keys::decode_hex;
-use crate::record::{Auth, Kind, RecordId, ValueHash};
-use crate::seal;
+use crate::record::{Clear, Kind, RecordId, ValueHash};
 
 /// Records that are read under one lock.
 const BATCH: usize = 256;
@@ -45,19 +46,56 @@ pub(crate) struct Pass {
     digest: [u8; 32],
     /// What the digest of all records is by the last commit.
     pub(crate) expected: [u8; 32],
+    /// What was read, kept up as it changes.
+    pub(crate) content: Content,
     done: bool,
+}
+
+/// What all records come to, as anybody can see who has no key. Entries that have expired count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Content {
+    /// Records of any kind.
+    pub(crate) records: u64,
+    /// Those of entries that have a value.
+    pub(crate) entries: u64,
+    /// Bytes of all values, before sealing.
+    pub(crate) value_bytes: u64,
+    /// Bytes of the files of those that are files of their own.
+    pub(crate) blob_bytes: u64,
+}
+
+impl Content {
+    pub(crate) fn add(&mut self, clear: &Clear) {
+        self.records += 1;
+        self.entries += u64::from(merge::is_entry(clear));
+        self.value_bytes = self.value_bytes.saturating_add(clear.size);
+        self.blob_bytes = self.blob_bytes.saturating_add(blob_bytes(clear));
+    }
+
+    pub(crate) fn remove(&mut self, clear: &Clear) {
+        self.records -= 1;
+        self.entries -= u64::from(merge::is_entry(clear));
+        self.value_bytes = self.value_bytes.saturating_sub(clear.size);
+        self.blob_bytes = self.blob_bytes.saturating_sub(blob_bytes(clear));
+    }
+}
+
+fn blob_bytes(clear: &Clear) -> u64 {
+    if clear.has_blob() { blob_length(clear.size) } else { 0 }
 }
 
 impl Pass {
     /// A record changed after the pass may have read it.
-    pub(crate) fn changed(&mut self, id: RecordId, old: Option<Auth>, new: Auth) {
-        if self.done || self.position.is_none_or(|position| id > position) {
+    pub(crate) fn changed(&mut self, id: RecordId, old: Option<&Version>, new: &Version) {
+        if !self.done && self.position.is_none_or(|position| id > position) {
             return;
         }
         if let Some(old) = old {
-            row::toggle(&mut self.digest, &old);
+            row::toggle(&mut self.digest, &old.auth);
+            self.content.remove(&old.clear);
         }
-        row::toggle(&mut self.digest, &new);
+        row::toggle(&mut self.digest, &new.auth);
+        self.content.add(&new.clear);
     }
 }
 
@@ -107,18 +145,16 @@ fn read_batch(shared: &Shared, index: &Index, pass: &mut Pass) -> Result<bool, F
     for row in index.account.trees.records.range::<[u8; 16], _>((after, Bound::Unbounded)).take(BATCH) {
         let (id, row) = row?;
         let id = <[u8; 16]>::try_from(&id[..]).map(RecordId).map_err(|_| wrong("an id has the wrong length"))?;
-        let row = RecordRow::decode(&row).ok_or_else(|| wrong("a row makes no sense"))?;
-        let keys = &index.account.keys;
-        let clear = seal::verify(keys, &row.record).map_err(|_| wrong("a record does not verify"))?;
+        let (row, clear) = index.account.read(&row).map_err(|_| wrong("a record does not verify"))?;
         if clear.id != id {
             return Err(wrong("a record stands in the place of another"));
         }
-        if clear.is_known() && clear.kind == Kind::VALUE {
-            let header = seal::open(keys, &clear, &row.record).map_err(|_| wrong("a record does not open"))?;
-            let (size, time_us, expiry_us) = (clear.size, clear.stamp.time_us, clear.expiry_us);
-            shared.names.insert(&header.name, Named { size, time_us, expiry_us });
+        let name = index.account.name(&row, &clear).map_err(|_| wrong("a record does not open"))?;
+        if let Some(name) = name.filter(|_| clear.kind == Kind::VALUE) {
+            shared.names.insert(&name, Named::of(&clear));
         }
         row::toggle(&mut pass.digest, &row.record.auth);
+        pass.content.add(&clear);
         pass.position = Some(id);
         count += 1;
     }

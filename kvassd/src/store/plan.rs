@@ -12,7 +12,8 @@ use super::index::{self, Changes, Index};
 use super::merge::Arrival;
 use super::row::{self, RecordRow, State, Tally, Via};
 use super::value_writer::{NewValue, Place, Unreferenced};
-use super::{Condition, Outcome, Seq, WriteError};
+use super::{Condition, Outcome, ReadError, Seq, WriteError};
+use crate::keys::{AccountId, Keys};
 use crate::record::{Auth, Clear, FORMAT, Kind, Record, RecordId, ValueHash};
 use crate::stamp::Stamp;
 use crate::{seal, value};
@@ -54,7 +55,8 @@ impl Version {
 
 /// One entry's change from what is in the index to what will be.
 pub(crate) struct Step {
-    pub(crate) name: String,
+    /// The entry's name; `None` on a blind store, and for kinds that this program does not know.
+    pub(crate) name: Option<String>,
     pub(crate) old: Option<Version>,
     pub(crate) new: Version,
     pub(crate) row: RecordRow,
@@ -100,31 +102,32 @@ impl<'a> Plan<'a> {
 
     /// Adds all of one writer's changes, or, with an error, none.
     pub(crate) fn add(&mut self, changes: Vec<Change>) -> Result<Vec<Outcome>, WriteError> {
+        let keys = self.index.account.keys.full().ok_or(ReadError::Blind)?;
         let mut seen = BTreeMap::new();
         for change in &changes {
-            let id = self.index.account.keys.record_id(change.name());
+            let id = keys.record_id(change.name());
             if let Slot::Vacant(slot) = seen.entry(id) {
-                slot.insert(self.current(id, change.name())?);
+                slot.insert(self.current(id, Some(change.name()))?);
             }
         }
-        Ok(changes.into_iter().map(|change| self.add_one(change, &seen)).collect())
+        Ok(changes.into_iter().map(|change| self.add_one(keys, change, &seen)).collect())
     }
 
-    fn add_one(&mut self, change: Change, seen: &BTreeMap<RecordId, Option<Version>>) -> Outcome {
-        let id = self.index.account.keys.record_id(change.name());
+    fn add_one(&mut self, keys: &Keys, change: Change, seen: &BTreeMap<RecordId, Option<Version>>) -> Outcome {
+        let id = keys.record_id(change.name());
         let in_index = seen.get(&id).copied().flatten();
         let current = self.steps.get(&id).map(|step| step.new).or(in_index);
         let known = Known { in_index, current };
         match change {
             Change::Remove { .. } if !current.is_some_and(|current| current.is_live(self.now_us)) => Outcome::Missing,
             Change::Remove { name } => {
-                self.write(id, name, Content::REMOVED, known);
+                self.write(keys, id, name, Content::REMOVED, known);
                 Outcome::Stored
             }
             Change::Set { condition: Some(condition), .. } if self.is_newer(current, condition) => Outcome::KeptNewer,
             Change::Set { name, value, expiry_us, .. } => {
                 let content = Content { kind: Kind::VALUE, value: Some(value), expiry_us };
-                self.write(id, name, content, known);
+                self.write(keys, id, name, content, known);
                 Outcome::Stored
             }
         }
@@ -138,20 +141,22 @@ impl<'a> Plan<'a> {
     }
 
     /// The version that a change would replace.
-    fn current(&self, id: RecordId, name: &str) -> Result<Option<Version>, WriteError> {
+    fn current(&self, id: RecordId, name: Option<&str>) -> Result<Option<Version>, WriteError> {
         if let Some(step) = self.steps.get(&id) {
             return Ok(step.old);
         }
-        let damaged = |what: String| WriteError::Damaged(format!("what is stored of '{name}' cannot be read: {what}"));
+        let damaged = |what: String| {
+            let name = name.map_or("a record".into(), |name| format!("'{name}'"));
+            WriteError::Damaged(format!("what is stored of {name} cannot be read: {what}"))
+        };
         let row = index::guarded(|| self.index.record(id)).map_err(|fault| damaged(fault.to_string()))?;
         let Some(row) = row else { return Ok(None) };
-        let row = RecordRow::decode(&row).ok_or_else(|| damaged("its row makes no sense".into()))?;
-        let clear = seal::verify(&self.index.account.keys, &row.record).map_err(|error| damaged(error.to_string()))?;
+        let (row, clear) = self.index.account.read(&row).map_err(|error| damaged(error.to_string()))?;
         Ok(Some(Version::new(&row, clear)))
     }
 
     /// Seals a new version, whose stamp beats what it replaces.
-    fn write(&mut self, id: RecordId, name: String, content: Content, known: Known) {
+    fn write(&mut self, keys: &Keys, id: RecordId, name: String, content: Content, known: Known) {
         let Content { kind, value, expiry_us } = content;
         let replaced = known.current.map(|version| version.clear.stamp);
         let stamp = Stamp::next(self.now_us, replaced, self.state.counter, self.pid);
@@ -161,7 +166,7 @@ impl<'a> Plan<'a> {
         let content_key = value.as_ref().map_or(Vec::new(), |value| value.key.as_bytes().to_vec());
         let clear = Clear { format: FORMAT, kind, id, generation: 0, stamp, expiry_us, size, value_hash };
         let header = zeroize::Zeroizing::new(Header { name: name.clone(), content_key }.encode_to_vec());
-        let row = RecordRow { seq: self.tally.last, record: seal::seal(&self.index.account.keys, &clear, &header) };
+        let row = RecordRow { seq: self.tally.last, record: seal::seal(keys, &clear, &header) };
         let (sealed_value, blob) = match value.map(|value| value.place) {
             Some(Place::Inline(sealed)) => (Some(sealed), None),
             Some(Place::Blob(file)) => (None, Some(file)),
@@ -169,6 +174,7 @@ impl<'a> Plan<'a> {
         };
         let new = Version::new(&row, clear);
         let via = row::HERE;
+        let name = Some(name);
         self.put(id, Step { name, old: known.in_index, new, row, sealed_value, blob, via }, known.current);
     }
 
@@ -181,7 +187,7 @@ impl<'a> Plan<'a> {
         has_blob: impl FnOnce(&Clear) -> bool,
     ) -> Result<Merging, WriteError> {
         let Arrival { clear, travelling, name } = arrival;
-        let in_index = self.current(clear.id, &name)?;
+        let in_index = self.current(clear.id, name.as_deref())?;
         let current = self.steps.get(&clear.id).map(|step| step.new).or(in_index);
         let auth = travelling.record.auth;
         self.state.counter = self.state.counter.max(clear.stamp.counter);
@@ -222,11 +228,12 @@ impl<'a> Plan<'a> {
     /// The rows to be written, and the steps that they make.
     pub(crate) fn finish(self) -> (Changes, Planned) {
         let mut changes = Changes::default();
+        let account = self.index.account.keys.account();
         let steps: Vec<_> = self.steps.into_iter().collect();
         for (id, step) in &steps {
-            write_step(&mut changes, *id, step);
+            write_step(&mut changes, account, *id, step);
         }
-        index::write_progress(&mut changes.meta, self.state, self.index.account.keys.account(), self.tally);
+        index::write_progress(&mut changes.meta, self.state, account, self.tally);
         (changes, Planned { state: self.state, tally: self.tally, steps })
     }
 }
@@ -250,9 +257,9 @@ pub(crate) struct Planned {
 }
 
 /// Adds the rows of one step to a commit: those that come, and the removal of those that go.
-pub(crate) fn write_step(changes: &mut Changes, id: RecordId, step: &Step) {
+pub(crate) fn write_step(changes: &mut Changes, account: AccountId, id: RecordId, step: &Step) {
     let Step { old, new, row, sealed_value, via, .. } = step;
-    changes.records.insert(&id.0, row.encode());
+    changes.records.insert(&id.0, row.encode(account));
     changes.log.insert(&new.seq.0.to_be_bytes(), &row::encode_log(id, *via)[..]);
     match sealed_value {
         Some(sealed) => changes.values.insert(&id.0, row::encode_value(new.clear.value_hash, sealed)),

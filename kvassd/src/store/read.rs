@@ -7,10 +7,12 @@ use std::ops::Bound;
 use kvass_proto::v1::Header;
 
 use super::index::{Fault, Index};
+use super::names::Totals;
 use super::row::{self, RecordRow};
 use super::value_reader::ValueReader;
 use super::value_writer::{NewValue, Place};
 use super::{Change, Entry, Position, ReadError, Seq, Store, Summary, WriteError};
+use crate::keys::{Key, Keys};
 use crate::record::{Clear, Kind, RecordId};
 use crate::seal;
 use crate::value::{self, ContentKey};
@@ -83,10 +85,10 @@ impl Store {
     pub(super) fn find(&self, name: &str) -> Result<Option<Found>, ReadError> {
         let wrong = |what: String| ReadError::Value { key: name.to_owned(), what };
         let row = self.shared.read_index(|index| {
-            let id = index.account.keys.record_id(name);
-            Ok(index.record(id)?.map(|row| (index.account.keys.clone(), row)))
+            let Some(keys) = index.account.keys.full() else { return Ok(Err(ReadError::Blind)) };
+            Ok(Ok(index.record(keys.record_id(name))?.map(|row| (keys.clone(), row))))
         });
-        let Some((keys, row)) = row.map_err(|fault| self.failed(fault))? else { return Ok(None) };
+        let Some((keys, row)) = row.map_err(|fault| self.failed(fault))?? else { return Ok(None) };
         let row = RecordRow::decode(&row).ok_or_else(|| wrong("its record makes no sense".into()))?;
         let clear = seal::verify(&keys, &row.record).map_err(|error| wrong(error.to_string()))?;
         let header = seal::open(&keys, &clear, &row.record).map_err(|error| wrong(error.to_string()))?;
@@ -109,8 +111,7 @@ impl Store {
             let wrong = || Try::Failed("its file has the wrong length".into());
             return reader.map_or_else(wrong, |reader| Try::Read(Box::new(reader)));
         }
-        let row =
-            self.shared.read_index(|index| Ok(index.account.trees.values.get(index.account.keys.record_id(name).0)?));
+        let row = self.shared.read_index(|index| Ok(index.account.trees.values.get(found.clear.id.0)?));
         let opened = match row {
             Ok(Some(row)) => row::decode_value(&row)
                 .filter(|(_, sealed)| sealed.len() as u64 == value::sealed_length(found.clear.size))
@@ -174,14 +175,32 @@ impl Store {
         reverse: bool,
         limit: usize,
     ) -> Result<Vec<Entry>, ReadError> {
+        self.readable()?;
         self.shared.names.wait()?;
         Ok(self.shared.names.page(prefix, after, reverse, limit, self.shared.now_us()))
+    }
+
+    /// Whether entries can be read and written here.
+    ///
+    /// # Errors
+    /// The store is blind.
+    pub fn readable(&self) -> Result<(), ReadError> {
+        if self.is_blind() { Err(ReadError::Blind) } else { Ok(()) }
+    }
+
+    /// Whether the store was given a server key alone.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        matches!(self.shared.key(), Key::Server(_))
     }
 
     /// Before a missing key is called missing, the pass must have seen all.
     pub(super) fn wait_where_missing(&self, names: &[String]) -> Result<(), WriteError> {
         let found = |name: &String| {
-            let has = |index: &Index| Ok(index.record(index.account.keys.record_id(name))?.is_some());
+            let has = |index: &Index| match index.account.keys.full() {
+                Some(keys) => Ok(index.record(keys.record_id(name))?.is_some()),
+                None => Ok(false),
+            };
             self.shared.read_index(has).unwrap_or(false)
         };
         if !names.iter().all(found) {
@@ -200,14 +219,18 @@ impl Store {
     /// after them. A position of another account, or of a future that was lost, counts as now.
     ///
     /// # Errors
-    /// A record that does not verify.
+    /// A record that does not verify, or a blind store.
     pub fn changes(&self, after: Position, limit: usize) -> Result<(Vec<Change>, Position), ReadError> {
+        self.readable()?;
         let now = self.position();
         if after.account != now.account || after.seq > now.seq {
             return Ok((Vec::new(), now));
         }
-        let read = self.shared.read_index(|index| changes(index, after, now, limit));
-        read.map_err(|fault| self.failed(fault))
+        let read = self.shared.read_index(|index| match index.account.keys.full() {
+            Some(keys) => changes(index, keys, after, now, limit).map(Ok),
+            None => Ok(Err(ReadError::Blind)),
+        });
+        read.map_err(|fault| self.failed(fault))?
     }
 
     /// What `status` shows.
@@ -215,13 +238,20 @@ impl Store {
     /// # Errors
     /// The index cannot be read.
     pub fn summary(&self) -> Result<Summary, ReadError> {
-        let totals = self.shared.names.totals(self.shared.now_us());
+        let content = self.shared.pass.lock().content;
+        let blind = self.is_blind();
+        let totals = match blind {
+            true => Totals { keys: content.entries, value_bytes: content.value_bytes, blob_bytes: content.blob_bytes },
+            false => self.shared.names.totals(self.shared.now_us()),
+        };
         let (fingerprint, index_bytes) = self
             .shared
             .read_index(|index| Ok((index.account.keys.account().fingerprint(), index.db.size_on_disk()?)))
             .map_err(|fault| self.failed(fault))?;
         Ok(Summary {
+            blind,
             keys: totals.keys,
+            records: content.records,
             value_bytes: totals.value_bytes,
             disk_bytes: index_bytes + totals.blob_bytes,
             fingerprint,
@@ -239,7 +269,13 @@ impl Store {
     }
 }
 
-fn changes(index: &Index, after: Position, now: Position, limit: usize) -> Result<(Vec<Change>, Position), Fault> {
+fn changes(
+    index: &Index,
+    keys: &Keys,
+    after: Position,
+    now: Position,
+    limit: usize,
+) -> Result<(Vec<Change>, Position), Fault> {
     if index.account.keys.account() != now.account {
         // The key changed between the two looks; the next call begins with the new account.
         return Ok((Vec::new(), after));
@@ -254,7 +290,7 @@ fn changes(index: &Index, after: Position, now: Position, limit: usize) -> Resul
         let seq = <[u8; 8]>::try_from(&seq[..]).map(u64::from_be_bytes);
         position.seq = Seq(seq.map_err(|_| Fault::Other("a place in the log has the wrong length".into()))?);
         let (id, _) = row::decode_log(&row).ok_or_else(|| Fault::Other("a row of the log makes no sense".into()))?;
-        found.extend(change(index, id, position)?);
+        found.extend(change(index, keys, id, position)?);
         rows += 1;
     }
     // Fewer rows than asked for: what is left of them up to now has moved on, and comes later.
@@ -262,14 +298,13 @@ fn changes(index: &Index, after: Position, now: Position, limit: usize) -> Resul
 }
 
 /// The change that a row of the log stands for; `None` where the record has changed since, and comes later.
-fn change(index: &Index, id: RecordId, position: Position) -> Result<Option<Change>, Fault> {
+fn change(index: &Index, keys: &Keys, id: RecordId, position: Position) -> Result<Option<Change>, Fault> {
     let wrong = |what: &str| Fault::Other(what.into());
     let row = index.record(id)?.ok_or_else(|| wrong("a row of the log names no record"))?;
     let row = RecordRow::decode(&row).ok_or_else(|| wrong("a row makes no sense"))?;
     if row.seq != position.seq {
         return Ok(None);
     }
-    let keys = &index.account.keys;
     let clear = seal::verify(keys, &row.record).map_err(|_| wrong("a record does not verify"))?;
     if !clear.is_known() {
         return Ok(None);

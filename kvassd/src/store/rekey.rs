@@ -6,19 +6,19 @@
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use kvass_proto::v1::Header;
 use prost::Message;
 
 use super::commit::{Answer, Committer, fatal};
-use super::index::{self, Account, Changes, Fault, Index, Trees};
+use super::index::{self, Changes, Fault, Index, Trees};
 use super::peers::RemotePeer;
 use super::plan::{self, Step, Version};
 use super::row::{self, RecordRow, State, Tally};
 use super::space::Purpose;
 use super::{Seq, WriteError, key_file};
-use crate::keys::{EncryptionKey, Keys};
+use crate::keys::{Access, EncryptionKey, Key, Keys};
 use crate::record::{Clear, RecordId};
 use crate::seal;
 
@@ -27,6 +27,7 @@ const BATCH: usize = 128;
 
 /// A change of key under way.
 pub(crate) struct Rekey {
+    old: Keys,
     key: EncryptionKey,
     keys: Keys,
     trees: Trees,
@@ -36,11 +37,24 @@ pub(crate) struct Rekey {
     /// Records that changed after they were taken.
     changed: BTreeSet<RecordId>,
     tally: Tally,
-    /// The remote that comes in force with the key; `None`: it stays.
-    remote: Option<String>,
+    /// The remote that comes in force with the key.
+    moving: Moving,
+    answer: Answer<Rekeyed>,
+}
+
+/// The remote that a change of account brings with it.
+pub(crate) struct Moving {
+    /// `None`: it stays.
+    pub(crate) remote: Option<String>,
     /// Everything goes to the remote anew, from when the change began.
-    remote_peer: RemotePeer,
-    answer: Answer<()>,
+    pub(crate) peer: RemotePeer,
+}
+
+/// What a change of key came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rekeyed {
+    /// Records that did not verify under the encryption key that a blind store was given, and are gone.
+    pub dropped: u64,
 }
 
 impl Rekey {
@@ -82,13 +96,12 @@ impl Rekey {
 
     /// Seals one record anew.
     fn take(&mut self, index: &Index, changes: &mut Changes, id: RecordId) -> Result<(), Refusal> {
-        let old = &index.account;
         let row = index.record(id)?.and_then(|row| RecordRow::decode(&row)).ok_or(Refusal::Damaged)?;
-        let clear = seal::verify(&old.keys, &row.record).map_err(|_| Refusal::Damaged)?;
+        let clear = seal::verify(&self.old, &row.record).map_err(|_| Refusal::Damaged)?;
         if !clear.is_known() {
             return Err(Refusal::Unknown);
         }
-        let header = seal::open_bytes(&old.keys, &clear, &row.record).map_err(|_| Refusal::Damaged)?;
+        let header = seal::open_bytes(&self.old, &clear, &row.record).map_err(|_| Refusal::Damaged)?;
         let name = Header::decode(header.as_slice()).map_err(|_| Refusal::Damaged)?.name.clone();
         let new_id = self.keys.record_id(&name);
         let clear = Clear { id: new_id, ..clear };
@@ -96,7 +109,7 @@ impl Rekey {
         self.tally.last = Seq(self.tally.last.0 + 1);
         let row = RecordRow { seq: self.tally.last, record: seal::seal(&self.keys, &clear, &header) };
         let sealed_value = if clear.has_inline() {
-            let value = old.trees.values.get(id.0).map_err(Fault::from)?.ok_or(Refusal::Damaged)?;
+            let value = index.account.trees.values.get(id.0).map_err(Fault::from)?.ok_or(Refusal::Damaged)?;
             Some(row::decode_value(&value).ok_or(Refusal::Damaged)?.1.to_vec())
         } else {
             None
@@ -108,11 +121,8 @@ impl Rekey {
         }
         row::toggle(&mut self.tally.digest, &new.auth);
         self.tally.content += new.bytes;
-        plan::write_step(
-            changes,
-            new_id,
-            &Step { name, old: replaced, new, row, sealed_value, blob: None, via: row::HERE },
-        );
+        let step = Step { name: Some(name), old: replaced, new, row, sealed_value, blob: None, via: row::HERE };
+        plan::write_step(changes, self.keys.account(), new_id, &step);
         Ok(())
     }
 
@@ -139,30 +149,35 @@ impl From<Fault> for Refusal {
 }
 
 impl Committer {
-    pub(crate) fn start_rekey(&mut self, key: EncryptionKey, remote: Option<String>, answer: Answer<()>) {
-        let keys = Keys::derive(&key);
-        let account = keys.account();
-        if self.rekey.is_some() {
-            let _ = answer.send(Err(WriteError::Refused("another change of the key is under way".into())));
-            return;
-        }
-        let trees = self.shared.read_index(|index| {
-            if index.account.keys.account() == account {
-                return Ok(None);
+    pub(crate) fn start_rekey(&mut self, key: Key, remote: Option<String>, confirmed: bool, answer: Answer<Rekeyed>) {
+        let before = self.shared.key();
+        match (before.access(), key) {
+            _ if self.rekey.is_some() => {
+                let _ = answer.send(Err(WriteError::Refused("another change of the key is under way".into())));
             }
+            (_, key) if key == before => {
+                let set = remote.map_or(Ok(()), |remote| self.set_remote(remote));
+                let _ = answer.send(set.map(|()| Rekeyed::default()));
+            }
+            (Access::Full(old), Key::Encryption(key)) => self.begin_rekey(old, key, remote, answer),
+            (_, key) => drop(answer.send(self.replace_key(key, confirmed))),
+        }
+    }
+
+    fn begin_rekey(&mut self, old: Keys, key: EncryptionKey, remote: Option<String>, answer: Answer<Rekeyed>) {
+        let keys = Keys::derive(&key);
+        let trees = self.shared.read_index(|index| {
             // What an earlier change of key may have left unfinished.
             index.drop_other_accounts()?;
-            Trees::open(&index.db, account).map(Some)
+            Trees::open(&index.db, keys.account())
         });
         match trees {
-            Ok(Some(trees)) => {
+            Ok(trees) => {
                 let tally = Tally::default();
                 let (position, scanned, changed) = (None, false, BTreeSet::new());
-                let remote_peer = RemotePeer::unknown(self.shared.now_us());
-                self.rekey =
-                    Some(Rekey { key, keys, trees, position, scanned, changed, tally, remote, remote_peer, answer });
+                let moving = Moving { remote, peer: RemotePeer::unknown(self.shared.now_us()) };
+                self.rekey = Some(Rekey { old, key, keys, trees, position, scanned, changed, tally, moving, answer });
             }
-            Ok(None) => drop(answer.send(remote.map_or(Ok(()), |remote| self.set_remote(remote)))),
             Err(fault) => drop(answer.send(Err(self.refused(fault)))),
         }
     }
@@ -172,7 +187,8 @@ impl Committer {
         let Some(mut rekey) = self.rekey.take() else { return };
         let step = self.shared.space.check(0, Purpose::Store).and_then(|()| {
             if rekey.scanned && rekey.changed.is_empty() {
-                self.switch(&rekey).map(|()| true)
+                self.switch(&Key::Encryption(rekey.key.clone()), &rekey.trees, rekey.tally, &rekey.moving)
+                    .map(|()| true)
             } else {
                 self.rekey_batch(&mut rekey).map(|()| false)
             }
@@ -214,60 +230,10 @@ impl Committer {
         }
     }
 
-    /// Puts the new account in force. It is so when the commit is durable; everything after it is cleaning up.
-    fn switch(&mut self, rekey: &Rekey) -> Result<(), WriteError> {
-        let account = rekey.keys.account();
-        let state = State { commit: self.state.commit + 1, ..self.state };
-        let key_path = self.shared.layout.key();
-        key_file::write(&key_path, &[&self.shared.key(), &rekey.key])
-            .map_err(|source| WriteError::Io { what: "write the key file", source })?;
-        let done = self.shared.read_index(|index| {
-            let mut changes = Changes::default();
-            changes.meta.insert(index::meta::ACCOUNT, &account.0[..]);
-            if let Some(remote) = &rekey.remote {
-                changes.meta.insert(index::meta::REMOTE, remote.as_bytes());
-            }
-            changes.meta.insert(index::meta::REMOTE_PEER, &rekey.remote_peer.encode(account)[..]);
-            index::write_progress(&mut changes.meta, state, account, rekey.tally);
-            index::write_run(&mut changes.meta, account, 0, self.run, Seq(rekey.tally.last.0 + 1));
-            index.apply(&rekey.trees, &changes).and_then(|()| index.make_durable())
-        });
-        match done {
-            Ok(()) => {}
-            // The commit may be on the disk or not, so the next opening must say which key is in force.
-            Err(Fault::Full) => fatal("the disk filled while the key was changed"),
-            Err(Fault::Other(what)) => fatal(&what),
-        }
-        (self.state, self.tally) = (state, rekey.tally);
-        Ok(())
-    }
-
     fn end_rekey(&mut self, rekey: Rekey) {
-        let Rekey { key, keys, trees, remote, remote_peer, answer, .. } = rekey;
-        {
-            let mut pass = self.shared.pass.lock();
-            pass.expected = self.tally.digest;
-            let mut slot = self.shared.index.write().unwrap_or_else(PoisonError::into_inner);
-            if let Some(index) = &mut *slot {
-                index.account = Account { keys, trees };
-            }
-        }
-        if let Err(error) = key_file::write(&self.shared.layout.key(), &[&key]) {
-            tracing::warn!(%error, "the key file keeps the old key beside the new one");
-        }
-        self.shared.set_key(key);
-        // The log of the new account has other places; who syncs begins anew.
-        let own = self.shared.peers().own();
-        self.shared.change_peers(|peers| peers.begin_anew(own, remote_peer));
-        self.write_witness();
-        self.announce();
-        if let Some(remote) = remote {
-            self.shared.remote.send_replace(remote);
-        }
-        if let Err(fault) = self.shared.read_index(Index::drop_other_accounts) {
-            tracing::warn!(%fault, "what the old key sealed stays until the next start");
-        }
-        let _ = answer.send(Ok(()));
+        let Rekey { key, trees, moving, answer, .. } = rekey;
+        self.end_switch(Key::Encryption(key), trees, moving);
+        let _ = answer.send(Ok(Rekeyed::default()));
     }
 
     /// Leaves the old key in force, as if nothing had been asked.
@@ -287,12 +253,5 @@ impl Committer {
             tracing::warn!(%error, "the key file keeps the new key beside the old one");
         }
         let _ = answer.send(Err(error));
-    }
-
-    fn refused(&self, fault: Fault) -> WriteError {
-        match fault {
-            Fault::Full => self.shared.space.full(),
-            Fault::Other(what) => WriteError::Damaged(what),
-        }
     }
 }

@@ -21,7 +21,7 @@ use super::row::{self, RECORD_MARK, RecordRow, State, Tally, VALUE_EXTRA, VALUE_
 use super::witness::Witness;
 use super::{OpenError, Seq, check, key_file, open};
 use crate::clock::now_us;
-use crate::keys::{EncryptionKey, Keys, decode_hex};
+use crate::keys::{Access, Key, decode_hex, encode_hex};
 use crate::random::Random;
 use crate::record::{Clear, Kind, Record, RecordId, ValueHash};
 use crate::{seal, value};
@@ -72,9 +72,9 @@ pub fn repair(directory: &Path, report: &mut dyn FnMut(&str)) -> Result<Repaired
 }
 
 /// A key of the key file, the one in force first.
-type Key = (EncryptionKey, Keys);
+type Owner = (Key, Access);
 
-fn read_keys(layout: &Layout) -> Result<Vec<Key>, OpenError> {
+fn read_keys(layout: &Layout) -> Result<Vec<Owner>, OpenError> {
     let damaged = |what: &str| OpenError::damaged(layout.root(), what);
     let keys = match key_file::read(&layout.key()) {
         Ok(keys) => keys.ok_or_else(|| {
@@ -87,7 +87,7 @@ fn read_keys(layout: &Layout) -> Result<Vec<Key>, OpenError> {
         }
         Err(error) => return Err(OpenError::io("read", &layout.key())(error)),
     };
-    let mut keys: Vec<Key> = keys.into_iter().map(|key| (key.clone(), Keys::derive(&key))).collect();
+    let mut keys: Vec<Owner> = keys.into_iter().map(|key| (key.clone(), key.access())).collect();
     let in_force = Witness::open(&layout.store().witness()).ok().and_then(|(_, mark)| mark).map(|mark| mark.account);
     keys.sort_by_key(|(_, keys)| Some(keys.account()) != in_force);
     Ok(keys)
@@ -107,7 +107,15 @@ fn old_pid(layout: &Layout) -> Option<u32> {
 struct Candidate {
     clear: Clear,
     record: Record,
-    name: String,
+    /// `None` where the key is not known.
+    name: Option<String>,
+}
+
+impl Candidate {
+    /// What to call it in a report.
+    fn words(&self) -> String {
+        self.name.clone().unwrap_or_else(|| format!("record {}", encode_hex(&self.clear.id.0)))
+    }
 }
 
 /// Where a value row's sealed bytes are: in which log, where in it, and how many.
@@ -129,7 +137,7 @@ struct Kept {
 }
 
 impl Salvage {
-    fn read(layout: &Layout, keys: &[Key]) -> io::Result<Self> {
+    fn read(layout: &Layout, keys: &[Owner]) -> io::Result<Self> {
         let mut salvage = Self { logs: Vec::new(), versions: HashMap::new(), values: HashMap::new(), counter: 0 };
         let store = layout.store();
         for path in [store.db(), store.db_before()] {
@@ -142,7 +150,7 @@ impl Salvage {
         Ok(salvage)
     }
 
-    fn read_log(&mut self, log: File, keys: &[Key]) -> io::Result<()> {
+    fn read_log(&mut self, log: File, keys: &[Owner]) -> io::Result<()> {
         let length = log.metadata()?.len();
         let mut window = vec![0; WINDOW + ROW_MAX];
         for start in (0..length).step_by(WINDOW) {
@@ -154,12 +162,12 @@ impl Salvage {
         Ok(())
     }
 
-    fn scan(&mut self, window: &[u8], start: u64, keys: &[Key]) {
+    fn scan(&mut self, window: &[u8], start: u64, keys: &[Owner]) {
         for at in 0..window.len().saturating_sub(RECORD_MARK.len()) {
             let bytes = &window[at..];
             if bytes.starts_with(RECORD_MARK) {
-                if let Some((row, _)) = RecordRow::decode_prefix(bytes) {
-                    self.take_record(row.record, keys);
+                if let Some((row, rest)) = RecordRow::decode_prefix(bytes) {
+                    self.take_record(&row, &bytes[..bytes.len() - rest.len()], keys);
                 }
             } else if bytes.starts_with(VALUE_MARK)
                 && let Some((hash, sealed)) = row::decode_value(bytes)
@@ -171,8 +179,9 @@ impl Salvage {
         }
     }
 
-    fn take_record(&mut self, record: Record, keys: &[Key]) {
-        let Some(candidate) = keys.iter().find_map(|(_, owner)| candidate(&record, owner, &keys[0].1)) else { return };
+    fn take_record(&mut self, row: &RecordRow, bytes: &[u8], keys: &[Owner]) {
+        let candidate = keys.iter().find_map(|(_, owner)| candidate(row, bytes, owner, &keys[0].1));
+        let Some(candidate) = candidate else { return };
         self.counter = self.counter.max(candidate.clear.stamp.counter);
         let versions = self.versions.entry(candidate.clear.id).or_default();
         if versions.iter().any(|known| known.record == candidate.record) {
@@ -189,7 +198,7 @@ impl Salvage {
         for versions in self.versions.values() {
             let whole = versions.iter().position(|version| self.is_whole(layout, &version.clear));
             if whole != Some(0) {
-                kept.lost.push(versions[0].name.clone());
+                kept.lost.push(versions[0].words());
             }
             if let Some(at) = whole {
                 kept.entries += u64::from(versions[at].clear.kind == Kind::VALUE);
@@ -219,24 +228,26 @@ impl Salvage {
     }
 }
 
-/// Verifies a record under its owner's keys, and seals it anew where another key is in force.
-fn candidate(record: &Record, owner: &Keys, in_force: &Keys) -> Option<Candidate> {
-    let clear = seal::verify(owner, record).ok()?;
-    if !clear.is_known() {
-        let same = owner.account() == in_force.account();
-        return same.then(|| Candidate { clear, record: record.clone(), name: "(of a newer kvassd)".into() });
-    }
-    let header = seal::open_bytes(owner, &clear, record).ok()?;
+/// Verifies a record as its owner can, and seals it anew where another key is in force.
+fn candidate(row: &RecordRow, bytes: &[u8], owner: &Access, in_force: &Access) -> Option<Candidate> {
+    let clear = row.verify(bytes, owner).ok()?;
+    let record = &row.record;
+    let is_same = owner.account() == in_force.account();
+    let Some(keys) = owner.full().filter(|_| clear.is_known()) else {
+        return is_same.then(|| Candidate { clear, record: record.clone(), name: None });
+    };
+    let header = seal::open_bytes(keys, &clear, record).ok()?;
     let name = Header::decode(header.as_slice()).ok()?.name.clone();
-    if owner.account() == in_force.account() {
-        return Some(Candidate { clear, record: record.clone(), name });
+    if is_same {
+        return Some(Candidate { clear, record: record.clone(), name: Some(name) });
     }
-    let clear = Clear { id: in_force.record_id(&name), ..clear };
-    Some(Candidate { clear, record: seal::seal(in_force, &clear, &header), name })
+    let keys = in_force.full()?;
+    let clear = Clear { id: keys.record_id(&name), ..clear };
+    Some(Candidate { clear, record: seal::seal(keys, &clear, &header), name: Some(name) })
 }
 
 /// Builds the new store under another name.
-fn build(layout: &Layout, salvage: &Salvage, kept: &Kept, keys: Keys, pid: Option<u32>) -> Result<(), OpenError> {
+fn build(layout: &Layout, salvage: &Salvage, kept: &Kept, keys: Access, pid: Option<u32>) -> Result<(), OpenError> {
     let at = layout.store_new();
     layout::remove_directory(&at.0).map_err(OpenError::io("remove", &at.0))?;
     let mut seed = Seed::random(keys.account(), &Random::system())?;
@@ -269,7 +280,7 @@ fn write(index: &Index, salvage: &Salvage, batch: &[Candidate], state: State, ta
         tally.content += new.bytes;
         let sealed_value = salvage.sealed_value(clear)?;
         let step = Step { name: name.clone(), old: None, new, row, sealed_value, blob: None, via: row::HERE };
-        plan::write_step(&mut changes, clear.id, &step);
+        plan::write_step(&mut changes, index.account.keys.account(), clear.id, &step);
     }
     index::write_progress(&mut changes.meta, state, index.account.keys.account(), *tally);
     index.apply(&index.account.trees, &changes)

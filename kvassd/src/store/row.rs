@@ -3,7 +3,10 @@
 //! Record and value rows begin with a mark of their own, so that a repair finds them in the bytes of a log that sled
 //! cannot open any more.
 
+use sha2::{Digest, Sha256};
+
 use super::Seq;
+use crate::keys::{Access, AccountId};
 use crate::record::{Auth, Clear, Record, RecordError, RecordId, ValueHash};
 
 /// What a record row begins with.
@@ -11,8 +14,11 @@ pub(crate) const RECORD_MARK: &[u8; 8] = b"kvassR1\n";
 /// What a value row begins with.
 pub(crate) const VALUE_MARK: &[u8; 8] = b"kvassV1\n";
 
-/// Bytes of a record row beside the record's clear and sealed parts: mark, place, two lengths and authentication.
-const RECORD_EXTRA: usize = 8 + 8 + 2 + 2 + 32;
+/// Bytes of a record row beside the record's clear and sealed parts: mark, place, two lengths, authentication and sum.
+const RECORD_EXTRA: usize = 8 + 8 + 2 + 2 + 32 + SUM;
+
+/// Bytes of the sum that ends a record row.
+const SUM: usize = 8;
 
 /// Bytes of a value row before the sealed value: mark, hash and length.
 pub(crate) const VALUE_EXTRA: usize = 8 + 32 + 2;
@@ -25,7 +31,8 @@ pub(crate) struct RecordRow {
 }
 
 impl RecordRow {
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// Encodes the row. Its sum binds it to an account, for a store that cannot check the authentication.
+    pub(crate) fn encode(&self, account: AccountId) -> Vec<u8> {
         let Record { clear, sealed, auth } = &self.record;
         let mut bytes = Vec::with_capacity(self.length());
         bytes.extend_from_slice(RECORD_MARK);
@@ -35,7 +42,21 @@ impl RecordRow {
         bytes.extend_from_slice(clear);
         bytes.extend_from_slice(sealed);
         bytes.extend_from_slice(&auth.0);
+        bytes.extend_from_slice(&sum(account, &bytes));
         bytes
+    }
+
+    /// Verifies the record of a row, whose bytes these are, as far as the keys go.
+    pub(crate) fn verify(&self, bytes: &[u8], keys: &Access) -> Result<Clear, RecordError> {
+        match keys {
+            Access::Blind(account) if !Self::is_of(bytes, *account) => Err(RecordError::Row),
+            keys => keys.verify(&self.record),
+        }
+    }
+
+    /// Whether the bytes of a row, its sum included, are as they were written for an account.
+    fn is_of(bytes: &[u8], account: AccountId) -> bool {
+        bytes.split_last_chunk::<SUM>().is_some_and(|(row, written)| *written == sum(account, row))
     }
 
     /// Bytes of the encoded row.
@@ -58,6 +79,7 @@ impl RecordRow {
         let (clear, rest) = rest.split_at_checked(u16::from_be_bytes(*clear_length).into())?;
         let (sealed, rest) = rest.split_at_checked(u16::from_be_bytes(*sealed_length).into())?;
         let (auth, rest) = rest.split_first_chunk::<32>()?;
+        let (_, rest) = rest.split_first_chunk::<SUM>()?;
         let record = Record { clear: clear.to_vec(), sealed: sealed.to_vec(), auth: Auth(*auth) };
         Some((Self { seq: Seq(u64::from_be_bytes(*seq)), record }, rest))
     }
@@ -65,6 +87,12 @@ impl RecordRow {
     pub(crate) fn clear(&self) -> Result<Clear, RecordError> {
         Clear::parse(&self.record.clear)
     }
+}
+
+fn sum(account: AccountId, row: &[u8]) -> [u8; SUM] {
+    let mut sum = [0; SUM];
+    sum.copy_from_slice(&Sha256::new().chain_update(account.0).chain_update(row).finalize()[..SUM]);
+    sum
 }
 
 /// A row of `values`: a short sealed value, beside the record of the same id.
@@ -170,11 +198,18 @@ mod tests {
         #[test]
         fn rows_come_back_as_they_were_written(
             seq in any::<u64>(), clear in prop::collection::vec(any::<u8>(), 0..200),
-            sealed in prop::collection::vec(any::<u8>(), 0..2_000), auth in any::<[u8; 32]>(), tail in any::<[u8; 3]>()
+            sealed in prop::collection::vec(any::<u8>(), 0..2_000), auth in any::<[u8; 32]>(), tail in any::<[u8; 3]>(),
+            account in any::<[u8; 16]>(), bit in any::<prop::sample::Index>()
         ) {
+            prop_assume!(account != [0; 16]);
+            let account = AccountId(account);
             let row = RecordRow { seq: Seq(seq), record: Record { clear, sealed: sealed.clone(), auth: Auth(auth) } };
-            let mut bytes = row.encode();
+            let mut bytes = row.encode(account);
             prop_assert_eq!(row.length(), bytes.len());
+            prop_assert!(RecordRow::is_of(&bytes, account) && !RecordRow::is_of(&bytes, AccountId([0; 16])));
+            let (mut flipped, bit) = (bytes.clone(), bit.index(8 * bytes.len()));
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(!RecordRow::is_of(&flipped, account));
             prop_assert_eq!(RecordRow::decode(&bytes), Some(row.clone()));
             bytes.extend_from_slice(&tail);
             prop_assert_eq!(RecordRow::decode(&bytes), None);
@@ -189,6 +224,7 @@ mod tests {
             for mark in [&RECORD_MARK[..], VALUE_MARK, b""] {
                 let bytes = [mark, &bytes].concat();
                 let _ = (RecordRow::decode(&bytes), decode_value(&bytes), decode_log(&bytes));
+                let _ = RecordRow::is_of(&bytes, AccountId([1; 16]));
                 let _ = (State::decode(&bytes), Tally::decode(&bytes));
             }
         }

@@ -63,12 +63,12 @@ pub struct Progress {
     pub peer: Option<StoreId>,
     /// By how much the other side's clock is ahead, in microseconds.
     pub skew_us: i64,
-    /// Records that did not verify.
-    pub refused: u64,
     /// Whether the disk here is too full for what the other side sends.
     pub full: bool,
     /// Whether the other side holds other records though nothing is on its way, also after all was taken once more.
     pub differs: bool,
+    /// Records that did not verify.
+    pub refused: u64,
     /// The newest answer of the other side to how far its log goes: the number of the question, and the place.
     pub head: (u64, Seq),
 }

@@ -298,7 +298,10 @@ impl Daemon {
         let arguments = [arguments, &["--log", "error"]].concat();
         let process = Process::start(directory.path(), &arguments);
         let daemon = Self { directory, process };
-        assert!(matches!(daemon.ask(request::Command::SetKey(v1::SetKey { key: key.to_vec() })), Reply::Config(_)));
+        assert!(matches!(
+            daemon.ask(request::Command::SetKey(v1::SetKey { key: key.to_vec(), ..v1::SetKey::default() })),
+            Reply::Config(_)
+        ));
         daemon
     }
 

@@ -116,6 +116,7 @@ impl Desk {
             Ok(()) => return Ok(download.missing().is_empty().then_some(hash)),
             Err(DownloadError::Wrong) => {
                 tracing::warn!("a value of the other side does not verify");
+                self.store.refuse(1);
                 self.open.remove(&hash);
                 self.report(Report::Wrong(hash));
             }
