@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
-pub use super::connect::RemoteError;
-use super::connect::{self, Opened};
+use super::connect::{self, Opened, Way};
+pub use super::connect::{RemoteError, Trust};
 use super::session::{self, Ended, Progress, Side};
 use crate::keys::AccountId;
 use crate::network::{Connect, Tcp};
@@ -38,7 +38,7 @@ impl State {
 #[derive(Clone)]
 pub struct Remote {
     store: Store,
-    network: Arc<dyn Connect>,
+    way: Way,
     state: Arc<watch::Sender<State>>,
     progress: Arc<watch::Sender<Progress>>,
     questions: Arc<watch::Sender<u64>>,
@@ -47,19 +47,23 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// The link of a store, which [`Remote::run`] keeps.
+    /// The link of a store, which [`Remote::run`] keeps. With `https` it trusts whom the system does, and `trust`.
     #[must_use]
-    pub fn new(store: Store) -> Self {
-        Self::over(Arc::new(Tcp), store)
+    pub fn new(store: Store, trust: Trust) -> Self {
+        Self::with(Way { network: Arc::new(Tcp), trust }, store)
     }
 
     /// The same over another network than TCP.
     #[must_use]
     pub fn over(network: Arc<dyn Connect>, store: Store) -> Self {
+        Self::with(Way { network, trust: Trust::default() }, store)
+    }
+
+    fn with(way: Way, store: Store) -> Self {
         let state = State::beginning(store.surroundings().clock.now_us());
         Self {
             store,
-            network,
+            way,
             state: Arc::new(watch::Sender::new(state)),
             progress: Arc::new(watch::Sender::new(Progress::default())),
             questions: Arc::new(watch::Sender::new(0)),
@@ -137,8 +141,7 @@ impl Remote {
     }
 
     async fn session(&self, url: &str, stop: &CancellationToken) -> Result<Ended, RemoteError> {
-        let opened =
-            connect::open(&*self.network, &self.store.surroundings().random, &self.store.sync_key(), url).await?;
+        let opened = connect::open(&self.way, &self.store.surroundings().random, &self.store.sync_key(), url).await?;
         let Opened { channel, link, connection } = opened;
         let (progress, mut shown) = watch::channel(Progress::default());
         let running = session::run(
@@ -170,7 +173,7 @@ impl Remote {
         self.state.send_modify(|now| {
             // What went wrong stays to be read until it is better.
             match error {
-                Some(error) => now.error = text(error),
+                Some(error) => now.error = error.text(),
                 None if state == link::State::Connected => now.error.clear(),
                 None => {}
             }
@@ -224,7 +227,7 @@ impl Remote {
 
     /// Looks whether a remote answers, which takes some seconds at most.
     pub async fn probe(&self, url: &str) -> Result<(), RemoteError> {
-        connect::open(&*self.network, &self.store.surroundings().random, &self.store.sync_key(), url).await.map(drop)
+        connect::open(&self.way, &self.store.surroundings().random, &self.store.sync_key(), url).await.map(drop)
     }
 
     /// Ends a wait between attempts, also where the last one says that all others must fail: something may have been
@@ -261,15 +264,4 @@ impl Remote {
             }
         }
     }
-}
-
-/// An error with its causes, on one line.
-fn text(error: &RemoteError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
