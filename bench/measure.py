@@ -3,7 +3,6 @@ turn, so that a machine that gets slower slows both. Output goes to /dev/null un
 
 import json
 import os
-import platform
 import random
 import shutil
 import signal
@@ -13,16 +12,12 @@ import subprocess
 import sys
 import time
 
-from programs import KVASS, WORK, Store, disk_bytes, fail, finish, memory, problems, wait_until
+from programs import KVASS, WORK, Store, disk_bytes, fail, memory, wait_until
+from table import alone, print_table, row, rows, say, skipped
 
 MIB = 1024 * 1024
 big, runs = int(sys.argv[1]), int(sys.argv[2])
-rows = []
 DEVNULL = os.devnull
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
 
 
 class Command:
@@ -59,26 +54,6 @@ def compare(count, *commands):
         for index, command in enumerate(commands):
             times[index].append(command.time())
     return [statistics.median(list_of) for list_of in times]
-
-
-def show(seconds):
-    return f"{seconds * 1000:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
-
-
-def row(what, figure, peer, peer_figure, goal, limit=None):
-    """A line of the table, of two durations; `limit`: the greatest ratio that reaches the goal."""
-    ratio = figure / peer_figure
-    met = "" if limit is None else "yes" if ratio <= limit else "**no**"
-    rows.append((what, show(figure), peer, show(peer_figure), f"{ratio:.2f}", goal, met))
-
-
-def alone(what, figure, goal, met):
-    rows.append((what, figure, "", "", "", goal, "yes" if met else "**no**"))
-
-
-def skipped(what, tool):
-    say(f"bench: SKIPPED: {what}: {tool} is not installed")
-    rows.append((what, "", tool, "not installed", "", "", "skipped"))
 
 
 def kvass(store, *arguments, **more):
@@ -272,32 +247,9 @@ def idle(store):
     store.stop()
 
 
-def machine():
-    model = "unknown processor"
-    with open("/proc/cpuinfo") as file:
-        for line in file:
-            if line.startswith(("model name", "Model")):
-                model = line.split(":", 1)[1].strip()
-                break
-    system = subprocess.run(["df", "--output=fstype", WORK], stdout=subprocess.PIPE).stdout.decode().split()[-1]
-    return f"{os.cpu_count()} cores of {model}, Linux {platform.release().split('-')[0]}, {system}"
-
-
 random.seed(0)
 for part in (small_values, many_keys, large_value, idle):
     say(f"bench: {part.__name__.replace('_', ' ')} …")
     part(Store(f"{WORK}/{part.__name__}"))
 
-version = subprocess.run([KVASS, "--version"], stdout=subprocess.PIPE).stdout.decode().strip()
-print(f"{version}; {machine()}; {time.strftime('%Y-%m-%d')}; medians of {runs} runs of the short commands\n")
-table = [("what", "kvass", "peer", "peer's time", "ratio", "goal", "met"), *rows]
-widths = [max(len(line[column]) for line in table) for column in range(7)]
-for index, line in enumerate(table):
-    print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |")
-    if index == 0:
-        print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
-print()
-missed = [f"{line[0]} against {line[2] or line[5]}" for line in rows if line[6] == "**no**"]
-for line in missed:
-    problems.append(line)
-finish("bench", f"{sum(line[6] == 'yes' for line in rows)} goals met" + (f", missed: {'; '.join(missed)}" if missed else ""))
+print_table(f"medians of {runs} runs of the short commands")

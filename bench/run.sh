@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures kvass beside its peers, whole processes in one run, and prints a table for docs/benchmarks.md.
-# Usage: bench/run.sh [-q]   (-q: fewer runs, 64 MiB instead of 1 GiB)
+# Usage: bench/run.sh [-q] [measure|sync]   (-q: fewer runs, 64 MiB instead of 1 GiB; sync: a server and devices)
 #
 # Peers that are missing are installed where this is root and apt is there; without them their rows are skipped aloud.
 . "$(dirname "${BASH_SOURCE[0]}")/../proof/lib.sh"
@@ -20,11 +20,15 @@ if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/nu
 fi
 
 case ${1:-} in
--q) big=64 runs=50 ;;
-*) big=1024 runs=300 ;;
+-q) big=64 runs=50 sets=500 records=20000 && shift ;;
+*) big=1024 runs=300 sets=1000 records=100000 ;;
 esac
-[ "$(free_mib)" -gt $((big * 5 + 1024)) ] || skip "needs $((big * 5 + 1024)) MiB free under $KVASS_WORK (PROOF_DIR=DIR)"
+[ "$(free_mib)" -gt $((big * 6 + 1024)) ] || skip "needs $((big * 6 + 1024)) MiB free under $KVASS_WORK (PROOF_DIR=DIR)"
 proof_home=$bench_home PYTHONPATH=$(cd "$bench_home/../proof" && pwd)
 export PYTHONPATH
-proof_name=measure
-prove "$big" "$runs"
+proof_name=${1:-measure}
+case $proof_name in
+measure) prove "$big" "$runs" ;;
+sync) prove "$big" "$sets" "$records" ;;
+*) skip "there is no benchmark $proof_name" ;;
+esac

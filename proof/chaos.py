@@ -299,11 +299,11 @@ def verify(when):
 
 
 def judge_log(machine):
-    """A log may say much, but not that something panicked."""
+    """A log may say much, but not that the program itself failed."""
     for name in (machine.directory + "/kvassd.log", machine.directory + "/kvassd.log.old", machine.directory + ".log"):
         if os.path.exists(name):
             with open(name, "rb") as log:
-                hit = re.search(rb".*(?:panicked|RUST_BACKTRACE|stack backtrace|damaged).*", log.read())
+                hit = re.search(rb".*(?: ERROR |panic|RUST_BACKTRACE|stack backtrace|damaged).*", log.read())
             if hit:
                 fail(f"{machine.name}: its log says {hit.group().decode(errors='replace')[:300]}")
 

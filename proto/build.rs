@@ -1,8 +1,15 @@
 //! Compiles the messages with a compiler written in Rust, so that no `protoc` has to be installed.
 
 /// Messages that carry keys or values: src/secret.rs says what their `Debug` shows.
-const SECRET: [&str; 5] =
-    [".kvass.v1.Header", ".kvass.v1.Set", ".kvass.v1.SetKey", ".kvass.v1.Value", ".kvass.v1.Config"];
+const SECRET: [&str; 7] = [
+    ".kvass.v1.Header",
+    ".kvass.v1.Set",
+    ".kvass.v1.SetKey",
+    ".kvass.v1.Value",
+    ".kvass.v1.Config",
+    ".kvass.v1.Preview",
+    ".kvass.v1.Join",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = ["kvass/v1/local.proto", "kvass/v1/record.proto", "kvass/v1/sync.proto"];

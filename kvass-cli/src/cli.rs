@@ -45,6 +45,12 @@ pub(crate) enum Command {
     /// Show or change the key, the process id and the remote
     #[command(subcommand)]
     Config(Config),
+    /// Show a line that lets another device join, as text and as a QR code
+    ///
+    /// It carries the remote and the encryption key: whoever has it can read and change everything.
+    /// A code is shown on a terminal that is large enough.
+    Pair,
+    Join(Join),
     Serve(Serve),
     /// Start, stop or restart the daemon by hand
     ///
@@ -70,7 +76,8 @@ Examples:
   kvass set photo < photo.jpg
   kvass set answer -42
   kvass set flag -- -x        a value that begins with '-' stands after '--'
-  kvass set token --prompt    keeps it out of the shell's history")]
+  kvass set token --prompt    keeps it out of the shell's history
+  kvass set done yes --wait=1m  returns once the remote holds it")]
 pub(crate) struct Set {
     /// The name: 1 to 1,024 bytes of UTF-8 without control characters
     #[arg(value_parser = key, add = ArgValueCompleter::new(keys), value_hint = ValueHint::Other)]
@@ -84,6 +91,10 @@ pub(crate) struct Set {
     /// Ask for one line on the terminal, without echo
     #[arg(long, conflicts_with_all = ["value", "file"])]
     pub(crate) prompt: bool,
+    /// Return once the remote holds it durably too; after TIME (10s) give up with exit code 4: it stays stored here
+    #[arg(long, value_name = "TIME", value_parser = time::duration, num_args = 0..=1, require_equals = true,
+          default_missing_value = "10s")]
+    pub(crate) wait: Option<Duration>,
 }
 
 /// Write a value to standard output
@@ -94,7 +105,8 @@ pub(crate) struct Set {
 Examples:
   kvass get greeting
   kvass get photo -o photo.jpg
-  kvass get theme --default dark")]
+  kvass get theme --default dark
+  kvass get done --fresh       first asks the remote")]
 pub(crate) struct Get {
     /// The name that was set
     #[arg(value_parser = key, add = ArgValueCompleter::new(keys), value_hint = ValueHint::Other)]
@@ -105,6 +117,10 @@ pub(crate) struct Get {
     /// Write this value where the key does not exist
     #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
     pub(crate) default: Option<OsString>,
+    /// First take what the remote has; after TIME (10s) give up with exit code 4
+    #[arg(long, value_name = "TIME", value_parser = time::duration, num_args = 0..=1, require_equals = true,
+          default_missing_value = "10s")]
+    pub(crate) fresh: Option<Duration>,
     /// Write binary data to a terminal too
     #[arg(long)]
     pub(crate) raw: bool,
@@ -244,6 +260,25 @@ Examples:
         #[arg(value_name = "HOST", value_parser = remote::parse, value_hint = ValueHint::Hostname)]
         remote: Option<String>,
     },
+}
+
+/// Join the devices of a pairing line
+///
+/// Takes the line that `kvass pair` shows on another device, and sets its remote and its encryption key. Entries that
+/// are stored here are kept; where both sides have one, the newer wins, and it asks first where they differ.
+/// Where LINK is absent or '-', reads standard input; a terminal shows no echo.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kvass join                          asks for the line
+  ssh old kvass pair | kvass join")]
+pub(crate) struct Join {
+    /// The line; '-' or absent: standard input
+    #[arg(value_hint = ValueHint::Other)]
+    pub(crate) link: Option<OsString>,
+    /// Join without a question, though entries differ
+    #[arg(short, long)]
+    pub(crate) force: bool,
 }
 
 /// Run the daemon in the foreground, and accept other devices

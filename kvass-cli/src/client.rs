@@ -122,6 +122,7 @@ impl Client {
         frame::encode(&Request {
             directory: self.place.directory.to_string_lossy().into_owned(),
             version: version::OURS.into(),
+            notes: !self.quiet,
             command: Some(command),
         })
     }
@@ -216,6 +217,7 @@ fn is_question(command: &Command) -> bool {
             | Command::SetKey(_)
             | Command::SetPid(_)
             | Command::SetRemote(_)
+            | Command::Join(_)
             | Command::Stop(_)
     )
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use kvass_proto::frame::{self, HEADER, Kind};
+use kvass_proto::line::one_line;
 use kvass_proto::v1::greeting::State;
 use kvass_proto::v1::{self, Greeting, Reply, reply};
 
@@ -165,7 +166,7 @@ impl Connection {
                 Kind::Message => {}
             }
             let reply = self.message()?;
-            if !matches!(reply, reply::Reply::Greeting(_)) {
+            if !is_aside(&reply) {
                 return Ok(Part::Reply(reply));
             }
         }
@@ -204,7 +205,7 @@ impl Connection {
                 Kind::Message => {}
             }
             let reply = self.message()?;
-            if !matches!(reply, reply::Reply::Greeting(_)) {
+            if !is_aside(&reply) {
                 return Ok(Some(Part::Reply(reply)));
             }
         }
@@ -250,6 +251,10 @@ impl Connection {
                 self.greeting = greeting.clone();
                 Ok(reply::Reply::Greeting(greeting))
             }
+            Some(reply::Reply::Note(note)) => {
+                self.say(&note.text);
+                Ok(reply::Reply::Note(note))
+            }
             Some(reply) => {
                 self.unlimited()?;
                 match reply {
@@ -277,14 +282,17 @@ impl Connection {
     }
 
     fn say_waiting(&self) {
-        if self.quiet {
-            return;
-        }
         let doing = match self.greeting.state() {
             State::Starting if !self.greeting.doing.is_empty() => format!(" ({})", self.greeting.doing),
             _ => String::new(),
         };
-        let _ = writeln!(io::stderr(), "kvass: waiting for kvassd{doing}…");
+        self.say(&format!("waiting for kvassd{doing}…"));
+    }
+
+    fn say(&self, text: &str) {
+        if !self.quiet {
+            let _ = writeln!(io::stderr(), "kvass: {}", one_line(text));
+        }
     }
 
     /// Lets whatever follows take its time.
@@ -327,6 +335,11 @@ impl Connection {
     fn lost(&self) -> Error {
         Error::Lost { stored: self.changes }
     }
+}
+
+/// Whether a message is no part of the answer.
+fn is_aside(reply: &reply::Reply) -> bool {
+    matches!(reply, reply::Reply::Greeting(_) | reply::Reply::Note(_))
 }
 
 /// An answer that the protocol does not allow here.

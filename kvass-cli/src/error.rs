@@ -83,6 +83,15 @@ impl Error {
         if self.is(Code::NoSuchKey) { Self::NoSuchKey(key.into()) } else { self }
     }
 
+    /// The same error, but what the daemon said stands behind this.
+    pub(crate) fn after(mut self, what: &str) -> Self {
+        if let Self::Daemon(error) = &mut self {
+            let message = std::mem::replace(&mut error.message, what.into());
+            error.causes.insert(0, message);
+        }
+        self
+    }
+
     /// The exit code.
     pub(crate) fn exit(&self) -> u8 {
         match self {
@@ -94,7 +103,7 @@ impl Error {
             Self::Daemon(error) => match error.code() {
                 Code::NoSuchKey => 1,
                 Code::BadInput | Code::TooLarge | Code::Blind => 2,
-                Code::NoRemote => 4,
+                Code::NoRemote | Code::NotReached => 4,
                 _ => 3,
             },
         }
@@ -178,6 +187,7 @@ mod tests {
             (Code::CannotOpen, 3),
             (Code::UnknownRequest, 3),
             (Code::NoRemote, 4),
+            (Code::NotReached, 4),
         ];
         for (code, exit) in codes {
             assert_eq!(daemon(code).exit(), exit, "{code:?}");

@@ -199,10 +199,18 @@ fn a_status_says_how_it_stands_with_the_remote() {
         )
     );
     let none = "Not sent:    0 changes\n";
-    assert_eq!(shown(link(State::Connecting, "")), format!("Link:        connecting\n{none}"));
+    assert_eq!(shown(link(State::Connecting, "")), format!("Link:        connecting since {since}\n{none}"));
     assert_eq!(shown(link(State::Waiting, "")), format!("Link:        waiting since {since}\n{none}"));
     assert_eq!(shown(link(State::Waiting, "a\nb")), format!("Link:        waiting since {since}: a b\n{none}"));
-    assert_eq!(shown(link(State::Blocked, "other key")), format!("Link:        blocked: other key\n{none}"));
+    let blocked = Link { hint: "set\nanother".into(), ..link(State::Blocked, "other key") };
+    assert_eq!(
+        shown(blocked),
+        format!("Link:        blocked since {since}: other key\nMend:        set another\n{none}")
+    );
+    let waiting = |pending| Link { pending, oldest_us: TIME + 61_000_000, ..link(State::Waiting, "") };
+    let oldest = "2000-02-29T00:01:00Z";
+    assert!(shown(waiting(1)).ends_with(&format!("Not sent:    1 change, since {oldest}\n")));
+    assert!(shown(waiting(2)).ends_with(&format!("Not sent:    2 changes, the oldest since {oldest}\n")));
     let server = status(None, "0.0.0.0:8000").kvass(&["status"]).ok();
     assert!(server.text().ends_with("Remote:      none\nServing at:  0.0.0.0:8000\n"), "{}", server.text());
 }
@@ -216,7 +224,8 @@ fn clocks_that_are_a_minute_apart_are_warned_about() {
     assert!(warned.written().contains("Its clock:   1 h 1 min behind\n"), "{}", warned.text());
     assert_eq!(
         warned.stderr,
-        "kvass: the remote's clock is 1 h 1 min behind, so that an older write may win: set the wrong one\n"
+        "kvass: the remote's clock is 1 h 1 min behind, so that an older write may win: \
+         set the clock that is wrong, as with `timedatectl set-ntp true`\n"
     );
 }
 
@@ -225,42 +234,71 @@ fn a_status_has_fields_for_the_link() {
     let object = |link: Option<Link>, bind: &str| -> serde_json::Value {
         serde_json::from_str(status(link, bind).kvass(&["status", "--json"]).ok().text()).unwrap()
     };
-    let waiting = Link { pending: 4, skew_us: -5, refused: 6, ..link(State::Waiting, "refused") };
+    let waiting = link(State::Waiting, "refused");
+    let waiting = Link { pending: 4, oldest_us: TIME + 1, skew_us: -5, refused: 6, hint: "mend it".into(), ..waiting };
     let shown = object(Some(waiting), "");
-    let fields = ["remote", "link", "since", "error", "pending", "skew_us", "refused"].map(|name| shown[name].clone());
-    let expected =
-        serde_json::json!(["http://host:8000", "waiting", "2000-02-28T23:59:59.000001Z", "refused", 4, -5, 6]);
-    assert_eq!(serde_json::Value::from(fields.to_vec()), expected);
+    let names = ["remote", "link", "since", "error", "mend", "pending", "pending_since", "skew_us", "refused"];
+    let (since, oldest) = ("2000-02-28T23:59:59.000001Z", "2000-02-28T23:59:59.000002Z");
+    let expected = serde_json::json!(["http://host:8000", "waiting", since, "refused", "mend it", 4, oldest, -5, 6]);
+    assert_eq!(serde_json::Value::from(names.map(|name| shown[name].clone()).to_vec()), expected);
     assert_eq!(shown.get("bind"), None);
     let shown = object(Some(link(State::Connected, "")), "");
     assert_eq!(
         (&shown["link"], shown["error"].is_null(), shown["skew_us"].is_null()),
         (&"connected".into(), true, true)
     );
+    assert!(shown["mend"].is_null() && shown["pending_since"].is_null());
     let shown = object(None, "[::]:8000");
     assert!(shown["remote"].is_null() && shown["link"].is_null() && shown.get("since").is_none());
     assert_eq!(shown["bind"], "[::]:8000");
 }
 
 #[test]
-fn a_doctor_has_a_mend_for_a_remote_that_does_not_answer() {
+fn a_doctor_tries_the_remote_and_has_a_mend_for_what_is_wrong_with_it() {
     let answer = |reply: Reply| script(move |peer| _ = peer.greet().reply(reply));
-    let remote = |link: Link| {
-        let status = v1::Status { remote: "http://host:8000".into(), link: Some(link), ..v1::Status::default() };
+    let doctor = |links: Vec<Link>| {
+        let status = v1::Status { remote: "http://host:8000".into(), ..v1::Status::default() };
         let fake = Fake::new(vec![
             answer(Reply::Status(status)),
             answer(Reply::Checked(v1::Checked::default())),
             script(|peer| _ = peer.greet().reply(Reply::Listing(Listing { entries: vec![entry("a", 1)] })).end()),
+            script(move |peer| {
+                assert!(matches!(peer.request(), Command::Sync(sync) if sync.goal() == v1::sync::Goal::Taken));
+                peer.greet();
+                for link in links {
+                    peer.reply(syncing(0, link));
+                }
+                peer.hold();
+            }),
         ]);
         fs::write(fake.directory.path().join("key"), "").unwrap();
         let run = fake.kvass(&["doctor"]);
-        run.text().lines().find(|line| line.contains(" remote: ")).unwrap().to_owned()
+        fake.done();
+        let lines = run.text().lines().filter(|line| line.contains(" remote: ") || line.contains(" clocks: "));
+        lines.map(str::to_owned).collect::<Vec<_>>()
     };
+    let waiting = || link(State::Waiting, "");
+    let ok = "ok remote: http://host:8000 answers, with the same key";
     let mend = "mend: kvass config remote http://host:8000";
-    assert_eq!(remote(link(State::Connected, "")), "ok remote: http://host:8000");
-    assert_eq!(remote(link(State::Connecting, "")), "ok remote: http://host:8000");
-    assert_eq!(remote(link(State::Waiting, "")), format!("!! remote: http://host:8000: it does not answer; {mend}"));
-    assert_eq!(remote(link(State::Blocked, "other key")), format!("!! remote: http://host:8000: other key; {mend}"));
+    assert_eq!(doctor(vec![waiting(), link(State::Connected, "")]), [ok]);
+    assert_eq!(
+        doctor(vec![link(State::Connecting, "")]),
+        [format!("!! remote: http://host:8000: it does not answer within 2 s; {mend}")]
+    );
+    let absent = Link { hint: "is it running?".into(), ..link(State::Waiting, "nothing answers") };
+    assert_eq!(doctor(vec![absent]), ["!! remote: http://host:8000: nothing answers; mend: is it running?"]);
+    let blocked = link(State::Blocked, "other key");
+    assert_eq!(doctor(vec![blocked]), [format!("!! remote: http://host:8000: other key; {mend}")]);
+    let skewed = Link { skew_us: 60_000_000, refused: 3, ..link(State::Connected, "") };
+    assert_eq!(
+        doctor(vec![skewed]),
+        [
+            "!! clocks: the remote's clock is 1 min 0 s ahead, so that an older write may win; \
+             mend: set the clock that is wrong, as with `timedatectl set-ntp true`",
+            "!! remote: http://host:8000: 3 of its records did not verify, and were not taken; \
+             mend: kvass doctor on the other devices"
+        ]
+    );
 }
 
 #[test]
@@ -286,4 +324,38 @@ fn serve_without_a_daemon_says_what_is_missing() {
     let root = bin.root.path().canonicalize().unwrap();
     bin.kvass(&["serve"])
         .fails(3, &format!("kvass: cannot start {}: No such file or directory\n", root.join("kvassd").display()));
+}
+
+#[test]
+fn what_the_daemon_notes_is_one_line_beside_the_answer_and_not_where_notes_are_unwanted() {
+    let note = || Reply::Note(v1::Note { text: "changes wait\nfor 2 h".into() });
+    let noting = |wanted: bool, reply: fn() -> Reply| {
+        Fake::new(vec![script(move |peer| {
+            assert_eq!(peer.whole_request().notes, wanted);
+            peer.greet().reply(note()).reply(reply());
+        })])
+    };
+    let got = noting(true, || common::inline("k", b"v")).kvass(&["get", "k"]);
+    assert_eq!((got.written(), got.stderr.as_str()), ("v", "kvass: changes wait for 2 h\n"));
+    let set = noting(true, common::stored).kvass(&["set", "k", "v"]);
+    assert_eq!((set.written(), set.stderr.as_str()), ("", "kvass: changes wait for 2 h\n"));
+    noting(true, || error(Code::NoSuchKey, "no such key: k"))
+        .kvass(&["get", "k"])
+        .fails(1, "kvass: changes wait for 2 h\nkvass: no such key: k\n");
+    assert_eq!(noting(false, || common::inline("k", b"v")).kvass(&["-q", "get", "k"]).ok().text(), "v");
+    let waited = noting(true, || common::inline("k", b"v")).kvass(&["wait", "k", "--timeout", "1m"]);
+    assert_eq!((waited.written(), waited.stderr.as_str()), ("v", "kvass: changes wait for 2 h\n"));
+}
+
+#[test]
+fn a_note_is_shown_beside_a_value_that_is_streamed() {
+    let fake = Fake::new(vec![script(|peer| {
+        peer.whole_request();
+        peer.greet().reply(Reply::Note(v1::Note { text: "changes wait".into() }));
+        assert_eq!(peer.value().unwrap().len(), 100_000);
+        peer.reply(common::stored());
+    })]);
+    let set = common::run_with(kvass(fake.directory.path()).args(["set", "k"]), &[0; 100_000]);
+    assert_eq!((set.code, set.stderr.as_str()), (0, "kvass: changes wait\n"));
+    fake.done();
 }

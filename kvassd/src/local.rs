@@ -15,7 +15,9 @@ use tokio::task::JoinSet;
 
 mod commands;
 pub(crate) mod failure;
+mod join;
 mod list;
+mod note;
 pub(crate) mod state;
 mod value;
 mod watch;
@@ -25,6 +27,9 @@ use commands::Exchange;
 use failure::Failure;
 use state::{Serving, Shared, State};
 use wire::{Incoming, Outgoing};
+
+use crate::store::Store;
+use crate::sync::remote::Remote;
 
 /// How long the last answers may take once the store is closed.
 const LAST: Duration = Duration::from_secs(1);
@@ -138,11 +143,27 @@ async fn exchange(shared: &Arc<Shared>, from: &mut Incoming<'_>, out: &mut Outgo
     };
     {
         let Serving { store, remote, bind } = serving;
+        if request.notes && takes_notes(&command) {
+            note(shared, (&store, &remote), out).await?;
+        }
         Exchange { shared, store, remote, bind, from, out: &mut *out }
     }
     .answer(command)
     .await?;
     Ok(out.flush().await?)
+}
+
+/// Whether an answer does not show by itself how it stands with the remote.
+fn takes_notes(command: &Command) -> bool {
+    use Command::{Get, List, Remove, Set, Wait, Watch};
+    matches!(command, Get(_) | List(_) | Remove(_) | Set(_) | Wait(_) | Watch(_))
+}
+
+async fn note(shared: &Shared, (store, remote): (&Store, &Remote), out: &mut Outgoing<'_>) -> Result<(), Failure> {
+    match shared.call(|| shared.notes().due(store, remote)).await {
+        Some(text) => Ok(out.reply(Reply::Note(v1::Note { text })).await?),
+        None => Ok(()),
+    }
 }
 
 /// Sends a greeting now and whenever the state changes, until the daemon serves; `false` where it never will.

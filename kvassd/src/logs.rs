@@ -1,6 +1,8 @@
 //! Where logs go: standard error, or, for a daemon that a client started, `kvassd.log` in the data directory, of
 //! which at most 1 MiB is kept. Names and values never go there.
 
+mod seldom;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -11,6 +13,8 @@ use kvass_proto::paths::LOG;
 use nix::fcntl::OFlag;
 use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
+
+pub use seldom::Seldom;
 
 /// The name that the log takes when it is half of what is kept.
 pub const OLD: &str = "kvassd.log.old";

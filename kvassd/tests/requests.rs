@@ -133,7 +133,7 @@ fn the_same_directory_by_another_path_is_accepted() {
 fn a_request_that_the_daemon_does_not_know_is_named_so() {
     let daemon = TestDaemon::start();
     let mut client = daemon.connect();
-    let request = v1::Request { directory: client.directory.clone(), version: "99".into(), command: None };
+    let request = v1::Request { directory: client.directory.clone(), version: "99".into(), ..Default::default() };
     frame::write_message(&mut client.stream, &request).unwrap();
     assert_eq!(client.error().code(), Code::UnknownRequest);
 }

@@ -111,14 +111,7 @@ impl Wire {
     }
 
     fn carried(a: &Device, b: &Device, mut carry: impl FnMut(usize, Vec<u8>) -> Carried + Send + 'static) -> Self {
-        let key = SyncKey::derive(&EncryptionKey::new(KEY));
-        let (initiator, first) = Initiator::start(&key, &Random::system()).unwrap();
-        let (reply, channel_b) = respond(&first, &Random::system(), |_| Some(key)).unwrap();
-        let channel_a = initiator.finish(&reply).unwrap();
-        let (a_to, mut a_out) = mpsc::channel(4);
-        let (b_in, b_from) = mpsc::channel(4);
-        let (b_to, mut b_out) = mpsc::channel(4);
-        let (a_in, a_from) = mpsc::channel(4);
+        let [(end_a, stop_a, progress_a, mut a_out, a_in), (end_b, stop_b, progress_b, mut b_out, b_in)] = ends(a, b);
         let there = tokio::spawn(async move {
             let mut number = 0;
             while let Some(frame) = a_out.recv().await {
@@ -140,8 +133,6 @@ impl Wire {
                 }
             }
         });
-        let (end_a, stop_a, progress_a) = begin(a, Side::Initiator, channel_a, Link { to: a_to, from: a_from });
-        let (end_b, stop_b, progress_b) = begin(b, Side::Responder, channel_b, Link { to: b_to, from: b_from });
         Self {
             ends: [end_a, end_b],
             stops: [stop_a, stop_b],
@@ -179,6 +170,55 @@ fn begin(
     let (_, questions) = watch::channel(0);
     let running = run(device.store.clone(), side, channel, link, stop.clone(), progress, questions);
     (tokio::spawn(running), stop, shown)
+}
+
+/// A line that carries so many bytes a second, with a latency, for a runtime whose time is simulated.
+fn slow(a: &Device, b: &Device, rate: u32, latency: Duration) -> Wire {
+    let [(end_a, stop_a, progress_a, mut a_out, a_in), (end_b, stop_b, progress_b, mut b_out, b_in)] = ends(a, b);
+    let carry = move |from: &mut mpsc::Receiver<Vec<u8>>, to: mpsc::Sender<Vec<u8>>| {
+        let mut from = std::mem::replace(from, mpsc::channel(1).1);
+        tokio::spawn(async move {
+            let (travelling, mut arriving) = mpsc::unbounded_channel();
+            let deliver = async {
+                while let Some((at, frame)) = arriving.recv().await {
+                    tokio::time::sleep_until(at).await;
+                    if to.send(frame).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            let take = async move {
+                while let Some(frame) = from.recv().await {
+                    let frame: Vec<u8> = frame;
+                    tokio::time::sleep(Duration::from_secs(1) / rate * frame.len() as u32).await;
+                    travelling.send((tokio::time::Instant::now() + latency, frame)).unwrap();
+                }
+            };
+            tokio::join!(deliver, take);
+        })
+    };
+    let carriers = [carry(&mut a_out, b_in), carry(&mut b_out, a_in)];
+    Wire { ends: [end_a, end_b], stops: [stop_a, stop_b], progress: [progress_a, progress_b], carriers }
+}
+
+type Outside = (End, CancellationToken, watch::Receiver<Progress>, mpsc::Receiver<Vec<u8>>, mpsc::Sender<Vec<u8>>);
+
+/// Both ends of a session, and what comes out of them and goes in.
+fn ends(a: &Device, b: &Device) -> [Outside; 2] {
+    let (channel_a, channel_b) = channels();
+    [(a, Side::Initiator, channel_a), (b, Side::Responder, channel_b)].map(|(device, side, channel)| {
+        let (to, out) = mpsc::channel(4);
+        let (inward, from) = mpsc::channel(4);
+        let (end, stop, progress) = begin(device, side, channel, Link { to, from });
+        (end, stop, progress, out, inward)
+    })
+}
+
+fn channels() -> (Channel, Channel) {
+    let key = SyncKey::derive(&EncryptionKey::new(KEY));
+    let (initiator, first) = Initiator::start(&key, &Random::system()).unwrap();
+    let (reply, responder) = respond(&first, &Random::system(), |_| Some(key)).unwrap();
+    (initiator.finish(&reply).unwrap(), responder)
 }
 
 fn bytes(length: usize) -> Vec<u8> {
@@ -241,6 +281,45 @@ async fn a_small_change_behind_a_large_value_is_known_to_be_held_at_once() {
     assert!(a.store.is_held("small", peer) && !a.store.is_held("large", peer));
     assert_eq!(a.store.pending(peer).unwrap(), 1);
     assert!(a.store.peer(peer).acknowledged < Seq(1));
+    wire.cut().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_values_do_not_take_a_round_trip_each() {
+    let (a, b) = (Device::new(), Device::new());
+    for at in 0..300 {
+        a.set(&format!("file{at}"), bytes(10_000 + at)).await;
+    }
+    let began = tokio::time::Instant::now();
+    let wire = slow(&a, &b, 100_000_000, Duration::from_millis(25));
+    for at in 0..300 {
+        b.sees(&format!("file{at}"), Some(&bytes(10_000 + at))).await;
+    }
+    // The time is simulated: what passes is only what the line takes.
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?} for 300 values and 50 ms there and back");
+    wire.cut().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_of_some_kilobytes_does_not_wait_for_a_large_one() {
+    let (a, b) = (Device::new(), Device::new());
+    let large = bytes(20_000_000);
+    a.set("large", large.clone()).await;
+    let wire = slow(&a, &b, 1_000_000, Duration::from_millis(10));
+    a.set("first", b"x".to_vec()).await;
+    b.sees("first", Some(b"x")).await;
+    for at in 0..10 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let began = tokio::time::Instant::now();
+        let name = format!("file{at}");
+        a.set(&name, bytes(6_000)).await;
+        b.sees(&name, Some(&bytes(6_000))).await;
+        let took = began.elapsed();
+        assert!(took < Duration::from_millis(600), "{took:?}");
+    }
+    assert_eq!(b.get("large").await, None);
+    b.sees("large", Some(&large)).await;
     wire.cut().await;
 }
 

@@ -86,6 +86,21 @@ fn assert_whole(store: &Store, expected: &BTreeMap<String, Vec<u8>>) {
 }
 
 #[test]
+fn an_index_whose_lock_is_still_held_by_what_was_just_closed_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    open(directory.path()).close();
+    let held = fs::File::open(directory.path().join("store/sled/db")).unwrap();
+    held.lock().unwrap();
+    let path = directory.path().to_owned();
+    let (done, opened) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(Store::open(&path, OPTIONS, &|_| {}).map(Store::close)).unwrap());
+    // Nothing may come while it is held, however long that is looked at.
+    assert!(opened.recv_timeout(std::time::Duration::from_millis(100)).is_err());
+    drop(held);
+    opened.recv().unwrap().unwrap();
+}
+
+#[test]
 fn values_of_every_size_come_back_also_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());

@@ -6,126 +6,9 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
 
-use common::{Client, PATIENCE, Process, directory, eventually};
-use kvass_proto::v1::{self, error::Code, link, reply::Reply, request::Command};
-use tempfile::TempDir;
-
-const KEY: [u8; 32] = [9; 32];
-
-struct Daemon {
-    directory: TempDir,
-    process: Process,
-}
-
-impl Daemon {
-    fn device() -> Self {
-        Self::started(directory(), &[], KEY)
-    }
-
-    fn server() -> Self {
-        Self::started(directory(), &["--server", "--bind", "127.0.0.1:0"], KEY)
-    }
-
-    fn started(directory: TempDir, arguments: &[&str], key: [u8; 32]) -> Self {
-        let arguments = [arguments, &["--log", "error"]].concat();
-        let process = Process::start(directory.path(), &arguments);
-        let daemon = Self { directory, process };
-        assert!(matches!(daemon.ask(Command::SetKey(v1::SetKey { key: key.to_vec() })), Reply::Config(_)));
-        daemon
-    }
-
-    /// Killed and started again, as after a power cut.
-    fn again(mut self, arguments: &[&str]) -> Self {
-        self.process.child.kill().unwrap();
-        self.process.child.wait().unwrap();
-        Self::started(self.directory, arguments, KEY)
-    }
-
-    fn path(&self) -> PathBuf {
-        self.directory.path().canonicalize().unwrap()
-    }
-
-    fn ask(&self, command: Command) -> Reply {
-        let mut client = Client::connect(&self.path());
-        client.request(command);
-        client.reply()
-    }
-
-    fn status(&self) -> v1::Status {
-        match self.ask(Command::Status(v1::StatusQuery {})) {
-            Reply::Status(status) => status,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn link(&self) -> v1::Link {
-        self.status().link.unwrap()
-    }
-
-    fn set_remote(&self, remote: &str) -> v1::RemoteSet {
-        match self.ask(Command::SetRemote(v1::SetRemote { remote: remote.into() })) {
-            Reply::RemoteSet(set) => set,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn follow(&self, server: &Self) {
-        let set = self.set_remote(&format!("http://{}", server.status().bind));
-        assert!(set.reached, "{set:?}");
-    }
-
-    fn set(&self, key: &str, value: &[u8]) {
-        let mut client = Client::connect(&self.path());
-        client.request(Command::Set(v1::Set { key: key.into(), ..v1::Set::default() }));
-        kvass_proto::frame::write_data(&mut client.stream, value).unwrap();
-        kvass_proto::frame::write_end(&mut client.stream).unwrap();
-        assert!(matches!(client.reply(), Reply::Stored(_)));
-    }
-
-    fn remove(&self, key: &str) {
-        let remove = v1::Remove { keys: vec![key.into()], prefix: None };
-        assert!(matches!(self.ask(Command::Remove(remove)), Reply::Removed(_)));
-    }
-
-    fn get(&self, key: &str) -> Option<Vec<u8>> {
-        let mut client = Client::connect(&self.path());
-        client.request(Command::Get(v1::Get { key: key.into() }));
-        match client.reply() {
-            Reply::Value(v1::Value { inline: Some(value), .. }) => Some(value),
-            Reply::Value(_) => Some(client.data()),
-            Reply::Error(error) if error.code() == Code::NoSuchKey => None,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// What `kvass sync` does.
-    fn sync(&self) {
-        let mut client = Client::connect(&self.path());
-        client.request(Command::Sync(v1::Sync {}));
-        loop {
-            match client.reply() {
-                Reply::Synced(_) => return,
-                Reply::Syncing(_) => {}
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-
-    /// Whether the list says that the remote holds it.
-    fn is_synced(&self, key: &str) -> bool {
-        let list = v1::List { prefix: key.into(), detail: v1::list::Detail::Entries.into(), ..v1::List::default() };
-        match self.ask(Command::List(list)) {
-            Reply::Listing(listing) => listing.entries[0].sync() == v1::entry::Sync::Synced,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn sees(&self, key: &str, value: Option<&[u8]>) {
-        eventually(key, || (self.get(key).as_deref() == value).then_some(()));
-    }
-}
+use common::{Client, Daemon, KEY, PATIENCE, Process, directory, eventually};
+use kvass_proto::v1::{self, error::Code, link, reply::Reply, request::Command, sync::Goal};
 
 #[test]
 fn a_write_on_one_device_is_on_the_others_also_after_kills_and_time_apart() {
@@ -191,7 +74,7 @@ fn another_key_is_refused_before_anything_is_exchanged() {
     assert_eq!((stranger.get("secret"), server.get("x")), (None, None));
     // Whoever asks for a sync is not told of the last attempt, but of the next.
     let mut client = Client::connect(&stranger.path());
-    client.request(Command::Sync(v1::Sync {}));
+    client.request(Command::Sync(v1::Sync::default()));
     let Reply::Syncing(syncing) = client.reply() else { panic!("no progress") };
     assert_ne!(syncing.link.unwrap().state(), link::State::Blocked);
     drop(client);
@@ -219,7 +102,7 @@ fn a_remote_that_is_something_else_is_named_and_local_commands_go_on() {
     });
     for (remote, found) in [
         (format!("http://{closed}"), format!("nothing answers at http://{closed}")),
-        (format!("http://{address}"), format!("http://{address} is no kvassd server")),
+        (format!("http://{address}"), format!("http://{address} is no kvassd server, but a web server")),
     ] {
         let set = device.set_remote(&remote);
         assert!(!set.reached);
@@ -230,7 +113,7 @@ fn a_remote_that_is_something_else_is_named_and_local_commands_go_on() {
     }
     assert_eq!(device.set_remote(""), v1::RemoteSet::default());
     assert_eq!(device.status().link, None);
-    let Reply::Error(error) = device.ask(Command::Sync(v1::Sync {})) else { panic!("no error") };
+    let Reply::Error(error) = device.ask(Command::Sync(v1::Sync::default())) else { panic!("no error") };
     assert_eq!((error.code(), error.message.as_str()), (Code::NoRemote, "there is no remote"));
 }
 
@@ -271,4 +154,141 @@ fn an_address_that_is_taken_is_named() {
     assert_eq!(second.ended().code(), Some(3));
     let words = second.stderr();
     assert!(words.contains(&format!("devices cannot be accepted at {bind}")), "{words}");
+}
+
+#[test]
+fn a_wait_for_an_entry_ends_once_the_remote_holds_it_also_as_removed() {
+    let server = Daemon::server();
+    let bind = server.status().bind;
+    let device = Daemon::device();
+    device.follow(&server);
+    device.set("k", b"1");
+    device.wait_held("k");
+    assert_eq!(server.get("k").unwrap(), b"1");
+    device.remove("k");
+    device.wait_held("k");
+    assert_eq!(server.get("k"), None);
+
+    let mut server = server;
+    server.process.child.kill().unwrap();
+    server.process.child.wait().unwrap();
+    device.set("k", b"2");
+    let mut client = Client::connect(&device.path());
+    client.request(Command::Sync(v1::Sync { goal: Goal::Held.into(), key: "k".into() }));
+    let Reply::Syncing(syncing) = client.reply() else { panic!("no progress") };
+    assert_eq!(syncing.pending, 1);
+    let server = Daemon::started(server.directory, &["--server", "--bind", &bind], KEY);
+    eventually("the end of the wait", || matches!(client.reply(), Reply::Synced(_)).then_some(()));
+    assert_eq!(server.get("k").unwrap(), b"2");
+}
+
+#[test]
+fn a_wait_for_what_the_remote_has_needs_nothing_of_this_device_to_be_there() {
+    let server = Daemon::server();
+    let device = Daemon::device();
+    device.follow(&server);
+    let large: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 241) as u8).collect();
+    for round in 0..10_u8 {
+        server.set("small", &[round]);
+        server.set("large", &large[usize::from(round)..]);
+        device.take();
+        assert_eq!(device.get("small").unwrap(), [round]);
+        assert!(device.get("large").unwrap() == large[usize::from(round)..], "round {round}");
+    }
+}
+
+#[test]
+fn a_wait_for_nothing_that_is_known_is_refused() {
+    let device = Daemon::device();
+    let ask = |sync| match device.ask(Command::Sync(sync)) {
+        Reply::Error(error) => (error.code(), error.message),
+        other => panic!("{other:?}"),
+    };
+    let (code, message) = ask(v1::Sync { goal: 99, ..v1::Sync::default() });
+    assert_eq!((code, message.as_str()), (Code::UnknownRequest, "the daemon does not know this kind of sync"));
+    assert_eq!(ask(v1::Sync { goal: Goal::Held.into(), key: String::new() }).0, Code::BadInput);
+    for goal in [Goal::Held, Goal::Taken] {
+        assert_eq!(ask(v1::Sync { goal: goal.into(), key: "k".into() }).0, Code::NoRemote);
+    }
+}
+
+#[test]
+fn another_remote_gets_everything_and_what_waits_for_it_is_told() {
+    let (first, second) = (Daemon::server(), Daemon::server());
+    let device = Daemon::device();
+    device.set("a", b"1");
+    device.set("b", b"2");
+    device.remove("b");
+    device.follow(&first);
+    device.sync();
+    assert_eq!(device.link().pending, 0);
+    let device = device.restarted(&[]);
+    device.sync();
+
+    // Nothing answers there: what the first one holds is not at the second.
+    let before = device.status().started_us;
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    device.set_remote(&format!("http://{closed}"));
+    let link = device.link();
+    assert_eq!(link.pending, 2);
+    assert!(link.oldest_us > before, "changes wait for a remote since it is the remote");
+    assert!(!device.is_synced("a"));
+    let device = device.restarted(&[]);
+    assert_eq!((device.link().pending, device.link().oldest_us), (2, link.oldest_us));
+
+    device.follow(&second);
+    device.sync();
+    assert_eq!((second.get("a").unwrap(), second.get("b")), (b"1".to_vec(), None));
+    assert!(device.is_synced("a"));
+
+    // What is acknowledged stays so across a restart, also where the remote is away.
+    drop(second);
+    let device = device.restarted(&[]);
+    assert_eq!((device.link().pending, device.link().oldest_us), (0, 0));
+    assert!(device.is_synced("a"));
+}
+
+#[test]
+fn a_server_that_lost_its_store_gets_everything_again() {
+    let server = Daemon::server();
+    let bind = server.status().bind;
+    let device = Daemon::device();
+    device.set("a", b"1");
+    device.follow(&server);
+    device.sync();
+    drop(server);
+    let server = Daemon::started(directory(), &["--server", "--bind", &bind], KEY);
+    server.set("b", b"2");
+    device.sync();
+    assert_eq!((server.get("a").unwrap(), device.get("b").unwrap()), (b"1".to_vec(), b"2".to_vec()));
+    assert_eq!(device.link().pending, 0);
+}
+
+#[test]
+fn a_blocked_link_is_told_once_an_hour_before_an_answer_to_clients_that_show_it() {
+    let server = Daemon::server();
+    let stranger = Daemon::started(directory(), &[], [1; 32]);
+    stranger.set("k", b"v");
+    stranger.set_remote(&format!("http://{}", server.status().bind));
+    eventually("a link that is blocked", || (stranger.link().state() == link::State::Blocked).then_some(()));
+    let get = Command::Get(v1::Get { key: "k".into() });
+    let ask = |notes, command: &Command| {
+        let mut client = Client::connect(&stranger.path());
+        let (directory, command) = (client.directory.clone(), Some(command.clone()));
+        let request = v1::Request { directory, notes, command, ..v1::Request::default() };
+        kvass_proto::frame::write_message(&mut client.stream, &request).unwrap();
+        (client.reply(), client)
+    };
+    assert!(matches!(ask(false, &get).0, Reply::Value(_)));
+    for shown in [Command::Status(v1::StatusQuery {}), Command::Config(v1::ConfigQuery {})] {
+        assert!(matches!(ask(true, &shown).0, Reply::Status(_) | Reply::Config(_)));
+    }
+    let (Reply::Note(note), mut client) = ask(true, &get) else { panic!("no note") };
+    assert_eq!(
+        note.text,
+        "not in step with the remote: the remote refuses: it has another key, or no protocol version in common; \
+         'kvass status' tells more"
+    );
+    assert!(matches!(client.reply(), Reply::Value(_)));
+    assert!(matches!(ask(true, &get).0, Reply::Value(_)), "once an hour");
 }

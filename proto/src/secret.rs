@@ -4,7 +4,7 @@ use std::fmt;
 
 use zeroize::Zeroize;
 
-use crate::v1::{Config, Header, Set, SetKey, Value};
+use crate::v1::{Config, Header, Join, Preview, Set, SetKey, Value};
 
 macro_rules! hide {
     ($($message:ident),*) => {$(
@@ -16,7 +16,7 @@ macro_rules! hide {
     )*};
 }
 
-hide!(Config, Header, Set, SetKey, Value);
+hide!(Config, Header, Join, Preview, Set, SetKey, Value);
 
 impl Drop for Header {
     fn drop(&mut self) {
@@ -26,7 +26,7 @@ impl Drop for Header {
 
 #[cfg(test)]
 mod tests {
-    use crate::v1::{Config, Header, Request, Set, SetKey, request::Command};
+    use crate::v1::{Config, Header, Join, Preview, Request, Set, SetKey, request::Command};
 
     #[test]
     fn no_message_shows_a_key_or_a_value() {
@@ -34,6 +34,8 @@ mod tests {
         let shown = [
             format!("{:?}", Header { name: "N".into(), content_key: secret.clone() }),
             format!("{:?}", SetKey { key: secret.clone() }),
+            format!("{:?}", Join { key: secret.clone(), ..Join::default() }),
+            format!("{:?}", Preview { key: secret.clone(), ..Preview::default() }),
             format!("{:?}", Config { key: secret.clone(), ..Config::default() }),
             format!(
                 "{:?}",

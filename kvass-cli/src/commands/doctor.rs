@@ -4,14 +4,17 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command as Program, Stdio};
+use std::time::{Duration, Instant};
 
 use kvass_proto::line::one_line;
 use kvass_proto::paths;
 use kvass_proto::v1::link::State;
 use kvass_proto::v1::list::Detail;
-use kvass_proto::v1::{self, Greeting, reply::Reply, request::Command};
+use kvass_proto::v1::sync::Goal;
+use kvass_proto::v1::{self, Greeting, Link, reply::Reply, request::Command};
 use nix::unistd::geteuid;
 
+use super::status;
 use crate::cli::Doctor;
 use crate::client::Client;
 use crate::connection::{Part, unexpected};
@@ -24,6 +27,9 @@ const EARLIEST_US: u64 = 1_704_067_200_000_000;
 
 /// How far an entry may lie ahead of the clock, in microseconds.
 const AHEAD_US: u64 = 60_000_000;
+
+/// How long the remote may take.
+const REACH: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(client: &mut Client, arguments: &Doctor) -> Result<(), Error> {
     if arguments.repair {
@@ -135,20 +141,49 @@ fn daemon(client: &mut Client, checks: &mut Checks) -> Result<(), Error> {
     let Reply::Status(status) = connection.reply()? else { return Err(unexpected()) };
     store(client, checks)?;
     clock(client, checks)?;
-    remote(&status, checks)
+    match status.remote.as_str() {
+        "" => checks.ok("remote", "none"),
+        url => remote(client, url, checks),
+    }
 }
 
-fn remote(status: &v1::Status, checks: &mut Checks) -> Result<(), Error> {
-    let remote = if status.remote.is_empty() { "none" } else { &status.remote };
-    let link = status.link.as_ref().filter(|link| matches!(link.state(), State::Waiting | State::Blocked));
-    match link {
-        None => checks.ok("remote", remote),
-        Some(link) => {
-            let problem = if link.error.is_empty() { "it does not answer".into() } else { one_line(&link.error) };
-            // Setting it probes it, and says more.
-            checks.finding("remote", &format!("{remote}: {problem}"), &format!("kvass config remote {remote}"))
+fn remote(client: &mut Client, url: &str, checks: &mut Checks) -> Result<(), Error> {
+    let link = match reach(client) {
+        Ok(link) => link,
+        Err(error) => return checks.error("remote", &error),
+    };
+    if link.state() != State::Connected {
+        let error = one_line(&link.error);
+        let problem = if error.is_empty() { format!("it does not answer within {} s", REACH.as_secs()) } else { error };
+        // Setting it probes it, and says more.
+        let mend = if link.hint.is_empty() { format!("kvass config remote {url}") } else { one_line(&link.hint) };
+        return checks.finding("remote", &format!("{url}: {problem}"), &mend);
+    }
+    if let Some(problem) = status::skew_problem(&link) {
+        checks.finding("clocks", &problem, status::SKEW_MEND)?;
+    }
+    if link.refused != 0 {
+        let problem = format!("{} of its records did not verify, and were not taken", link.refused);
+        return checks.finding("remote", &format!("{url}: {problem}"), "kvass doctor on the other devices");
+    }
+    checks.ok("remote", &format!("{url} answers, with the same key"))
+}
+
+/// Has the remote tried at once, and returns how the link is then.
+fn reach(client: &mut Client) -> Result<Link, Error> {
+    let end = Instant::now() + REACH;
+    let taken = v1::Sync { goal: Goal::Taken.into(), ..v1::Sync::default() };
+    let mut connection = client.connect(Command::Sync(taken))?;
+    let mut link = Link::default();
+    while !matches!(link.state(), State::Connected | State::Blocked) {
+        match connection.reply_within(end.saturating_duration_since(Instant::now()))? {
+            Some(Reply::Syncing(syncing)) => link = syncing.link.unwrap_or_default(),
+            Some(Reply::Synced(_)) => link.set_state(State::Connected),
+            Some(_) => return Err(unexpected()),
+            None => break,
         }
     }
+    Ok(link)
 }
 
 /// A daemon that does not start is a finding; only the store's damage is mended by a repair.

@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use kvass_proto::v1::{self, error::Code, reply::Reply, request::Command};
 
+use super::sync::{self, Wait};
 use crate::cli::Get;
 use crate::client::Client;
 use crate::connection::{Connection, unexpected};
@@ -15,6 +16,9 @@ use crate::value::Incoming;
 pub(crate) const LOOKED_AT: usize = 8 << 10;
 
 pub(crate) fn run(client: &mut Client, arguments: Get) -> Result<(), Error> {
+    if let Some(limit) = arguments.fresh {
+        sync::wait(client, &Wait::taken(limit))?;
+    }
     let answer = client.open(Command::Get(v1::Get { key: arguments.key.clone() }));
     let open = || Output::named(arguments.output.as_deref(), 0o666, false);
     match (answer, arguments.default) {

@@ -9,8 +9,10 @@ mod doctor;
 mod export;
 mod get;
 mod import;
+mod join;
 mod ls;
 mod man;
+mod pair;
 mod rm;
 mod run;
 mod serve;
@@ -51,6 +53,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), Error> {
         Command::Sync(arguments) => sync::run(&mut client, &arguments),
         Command::Status(arguments) => status::run(&mut client, &arguments),
         Command::Config(arguments) => config::run(&mut client, arguments),
+        Command::Pair => pair::run(&mut client),
+        Command::Join(arguments) => join::run(&mut client, arguments),
         Command::Serve(arguments) => serve::run(&client.place, arguments),
         Command::Daemon(arguments) => daemon::run(&mut client, &arguments),
         Command::Run(arguments) => run::run(&mut client, arguments),

@@ -6,15 +6,31 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 
 use kvass_proto::frame::{DATA_MAX, HEADER, INLINE_MAX};
-use kvass_proto::v1::{self, reply::Reply, request::Command};
+use kvass_proto::v1::{self, error::Code, reply::Reply, request::Command};
 
+use super::sync::{self, Wait};
 use crate::cli::Set;
 use crate::client::Client;
 use crate::connection::unexpected;
 use crate::error::Error;
 use crate::terminal;
 
-pub(crate) fn run(client: &mut Client, arguments: Set) -> Result<(), Error> {
+pub(crate) fn run(client: &mut Client, mut arguments: Set) -> Result<(), Error> {
+    let held = arguments.wait.take().map(|limit| (arguments.key.clone(), limit));
+    set(client, arguments)?;
+    match held {
+        None => Ok(()),
+        Some((key, limit)) => sync::wait(client, &Wait::held(&key, limit)).map_err(|error| {
+            if !error.is(Code::NoRemote) {
+                return error;
+            }
+            let hint = error.advice();
+            Error::late(format!("'{key}' is stored here, but there is no remote")).hint(hint)
+        }),
+    }
+}
+
+fn set(client: &mut Client, arguments: Set) -> Result<(), Error> {
     let request = v1::Set { key: arguments.key, ..v1::Set::default() };
     if arguments.prompt {
         let value = prompt(&format!("Value of {}", request.key))?;

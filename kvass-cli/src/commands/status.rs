@@ -14,6 +14,9 @@ use crate::time;
 /// How far two clocks may be apart before that is worth a warning, in microseconds.
 const SKEW_US: u64 = 60_000_000;
 
+/// What to do about clocks that are apart.
+pub(crate) const SKEW_MEND: &str = "set the clock that is wrong, as with `timedatectl set-ntp true`";
+
 pub(crate) fn run(client: &mut Client, arguments: &cli::Status) -> Result<(), Error> {
     let Reply::Status(status) = client.ask(Command::Status(v1::StatusQuery {}))? else { return Err(unexpected()) };
     let mut output = Output::stdout()?;
@@ -23,12 +26,17 @@ pub(crate) fn run(client: &mut Client, arguments: &cli::Status) -> Result<(), Er
         output.write(text(&status).as_bytes())?;
     }
     output.finish()?;
-    if let Some(link) = status.link.filter(|link| link.skew_us.unsigned_abs() >= SKEW_US) {
-        // The later of two writes wins, by the clocks of those who wrote.
-        let skew = skew(link.skew_us);
-        client.note(&format!("the remote's clock is {skew}, so that an older write may win: set the wrong one"));
+    if let Some(problem) = status.link.as_ref().and_then(skew_problem) {
+        client.note(&format!("{problem}: {SKEW_MEND}"));
     }
     Ok(())
+}
+
+/// What is wrong where the clocks of both sides are far apart: the later of two writes wins, by the clocks of those who
+/// wrote.
+pub(crate) fn skew_problem(link: &Link) -> Option<String> {
+    let is_far = link.skew_us.unsigned_abs() >= SKEW_US;
+    is_far.then(|| format!("the remote's clock is {}, so that an older write may win", skew(link.skew_us)))
 }
 
 fn text(status: &Status) -> String {
@@ -55,12 +63,25 @@ fn text(status: &Status) -> String {
 }
 
 fn link_lines(link: &Link) -> Vec<(&'static str, String)> {
-    let mut lines = vec![("Link", state(link)), ("Not sent", changes(link.pending))];
+    let mut lines = vec![("Link", state(link))];
+    if !link.hint.is_empty() {
+        lines.push(("Mend", one_line(&link.hint)));
+    }
+    lines.push(("Not sent", waiting(link)));
     if link.skew_us != 0 {
         lines.push(("Its clock", skew(link.skew_us)));
     }
     if link.refused != 0 {
         lines.push(("Refused", format!("{} of its records, which did not verify", link.refused)));
+    }
+    if link.differs {
+        lines.push((
+            "Differs",
+            "the remote holds other records, though all are sent; run 'kvass doctor' on both".into(),
+        ));
+    }
+    if link.full {
+        lines.push(("Disk", "full; nothing is taken from the remote until there is space".into()));
     }
     lines
 }
@@ -68,16 +89,19 @@ fn link_lines(link: &Link) -> Vec<(&'static str, String)> {
 fn state(link: &Link) -> String {
     let since = time::seconds(link.since_us);
     let state = match link.state() {
-        State::Connecting => "connecting".into(),
         State::Connected => return format!("connected since {since}"),
-        State::Waiting => format!("waiting since {since}"),
-        State::Blocked => "blocked".into(),
+        state => format!("{} since {since}", word(state)),
     };
     if link.error.is_empty() { state } else { format!("{state}: {}", one_line(&link.error)) }
 }
 
-fn changes(count: u64) -> String {
-    if count == 1 { "1 change".into() } else { format!("{count} changes") }
+fn waiting(link: &Link) -> String {
+    let changes = if link.pending == 1 { "1 change".into() } else { format!("{} changes", link.pending) };
+    match link.oldest_us {
+        0 => changes,
+        since if link.pending == 1 => format!("{changes}, since {}", time::seconds(since)),
+        since => format!("{changes}, the oldest since {}", time::seconds(since)),
+    }
 }
 
 /// By how much a clock goes wrong: to the millisecond, from a minute on to the second.
@@ -113,13 +137,18 @@ fn json(status: &Status) -> String {
 
 /// The fields of a link, which are absent where there is none.
 fn link_fields(object: Object, link: &Link) -> Object {
+    let pending_since = if link.oldest_us == 0 { String::new() } else { time::microseconds(link.oldest_us) };
     object
         .text("link", word(link.state()))
         .text("since", &time::microseconds(link.since_us))
         .text_or_null("error", &link.error)
+        .text_or_null("mend", &link.hint)
         .number("pending", link.pending)
+        .text_or_null("pending_since", &pending_since)
         .number_or_null("skew_us", Some(link.skew_us).filter(|skew| *skew != 0))
         .number("refused", link.refused)
+        .truth("differs", link.differs)
+        .truth("full", link.full)
 }
 
 fn word(state: State) -> &'static str {

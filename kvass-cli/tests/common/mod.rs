@@ -85,7 +85,19 @@ pub fn run_with(command: &mut Command, input: &[u8]) -> Run {
 
 /// Runs the program on a terminal, types `typed` once `prompt` shows, and returns what the terminal shows.
 pub fn on_terminal(fake: &Fake, arguments: &[&str], prompt: &str, typed: &str) -> (String, i32) {
-    let pty = nix::pty::openpty(None, None).unwrap();
+    on_terminal_of((80, 24), fake, arguments, prompt, typed)
+}
+
+/// The same on a terminal of so many columns and rows.
+pub fn on_terminal_of(
+    (columns, rows): (u16, u16),
+    fake: &Fake,
+    arguments: &[&str],
+    prompt: &str,
+    typed: &str,
+) -> (String, i32) {
+    let size = nix::pty::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let pty = nix::pty::openpty(Some(&size), None).unwrap();
     let end = || Stdio::from(pty.slave.try_clone().unwrap());
     let mut command = kvass(fake.directory.path());
     let mut child = command.args(arguments).stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();

@@ -16,7 +16,7 @@ use super::state::Shared;
 use super::wire::{Incoming, Outgoing};
 use super::{list, value, watch};
 use crate::store::{Condition, Finding, Outcome, Store, WriteError};
-use crate::sync::remote::{Remote, RemoteError};
+use crate::sync::remote::{Goal, Remote, RemoteError};
 
 /// How often a client that waits for a sync is shown how far it is.
 const SHOW: Duration = Duration::from_millis(200);
@@ -53,7 +53,9 @@ impl Exchange<'_, '_, '_> {
             Command::SetKey(set) => self.set_key(set).await?,
             Command::SetPid(set) => self.set_pid(set).await?,
             Command::SetRemote(set) => self.set_remote(set).await?,
-            Command::Sync(v1::Sync {}) => self.sync().await?,
+            Command::Sync(sync) => self.sync(sync).await?,
+            Command::Preview(preview) => self.preview(preview).await?,
+            Command::Join(join) => self.join(join).await?,
             Command::Check(v1::Check {}) => self.check().await?,
             Command::Stop(v1::Stop {}) => {
                 return Err(Failure::new(Code::Failed, "a stop is no request to the store"));
@@ -135,7 +137,7 @@ impl Exchange<'_, '_, '_> {
         }))
     }
 
-    async fn config(&mut self) -> Result<Reply, Failure> {
+    pub(super) async fn config(&mut self) -> Result<Reply, Failure> {
         let (summary, key) = self.shared.call(|| (self.store.summary(), self.store.encryption_key())).await;
         let summary = summary?;
         Ok(Reply::Config(v1::Config {
@@ -198,7 +200,8 @@ impl Exchange<'_, '_, '_> {
     }
 
     /// Ends early where the client leaves or the daemon stops.
-    async fn sync(&mut self) -> Result<Reply, Failure> {
+    async fn sync(&mut self, sync: v1::Sync) -> Result<Reply, Failure> {
+        let goal = goal(sync)?;
         if self.remote.url().is_empty() {
             return Err(Failure::with_hint(Code::NoRemote, "there is no remote", "kvass config remote HOST"));
         }
@@ -210,11 +213,12 @@ impl Exchange<'_, '_, '_> {
                 let link = self.shared.call(|| shown.link()).await;
                 let pending = link.as_ref().map_or(0, |link| link.pending);
                 self.out.send(Reply::Syncing(v1::Syncing { pending, link })).await?;
-                tokio::time::sleep(SHOW).await;
+                let _ = tokio::time::timeout(SHOW, shown.changed()).await;
             }
         };
         tokio::select! {
-            () = remote.synced(question) => Ok(Reply::Synced(v1::Synced {})),
+            biased;
+            () = remote.reached(question, &goal) => Ok(Reply::Synced(v1::Synced {})),
             failed = show => failed,
             () = self.shared.stopping() => Err(stopping()),
             () = self.from.closed() => Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe).into()),
@@ -238,6 +242,19 @@ impl Exchange<'_, '_, '_> {
             () = self.from.closed() => return Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe).into()),
         };
         Ok(Reply::Checked(v1::Checked { records: checked.records, bytes: checked.bytes }))
+    }
+}
+
+/// What a client waits for.
+fn goal(sync: v1::Sync) -> Result<Goal, Failure> {
+    match v1::sync::Goal::try_from(sync.goal) {
+        Ok(v1::sync::Goal::Both) => Ok(Goal::Both),
+        Ok(v1::sync::Goal::Taken) => Ok(Goal::Taken),
+        Ok(v1::sync::Goal::Held) => {
+            key::check(&sync.key)?;
+            Ok(Goal::Held(sync.key))
+        }
+        Err(_) => Err(Failure::new(Code::UnknownRequest, "the daemon does not know this kind of sync")),
     }
 }
 

@@ -7,6 +7,7 @@ use kvass_proto::v1::{self, greeting};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::note::Notes;
 use crate::clock::now_us;
 use crate::store::Store;
 use crate::sync::remote::Remote;
@@ -59,6 +60,7 @@ pub(crate) struct Shared {
     begun: watch::Sender<usize>,
     calls: Semaphore,
     waits: Semaphore,
+    notes: Notes,
     stop: CancellationToken,
 }
 
@@ -71,6 +73,7 @@ impl Shared {
             begun: watch::Sender::new(0),
             calls: Semaphore::new(CALLS),
             waits: Semaphore::new(CALLS),
+            notes: Notes::default(),
             stop,
         }
     }
@@ -82,6 +85,10 @@ impl Shared {
     /// When the daemon started, in microseconds since 1970.
     pub(crate) fn started_us(&self) -> u64 {
         self.started_us
+    }
+
+    pub(crate) fn notes(&self) -> &Notes {
+        &self.notes
     }
 
     pub(crate) fn enter(&self, state: State) {

@@ -36,8 +36,10 @@ pub(crate) enum Job {
         changes: Vec<Change>,
         answer: Answer<Vec<Outcome>>,
     },
+    /// Puts another key in force, and with it another remote where one is named.
     SetKey {
         key: EncryptionKey,
+        remote: Option<String>,
         answer: Answer<()>,
     },
     SetPid {
@@ -57,6 +59,10 @@ pub(crate) enum Job {
     },
     SetRemote {
         remote: String,
+        answer: Answer<()>,
+    },
+    MeetRemote {
+        peer: StoreId,
         answer: Answer<()>,
     },
     /// Files that nothing referred to at the start; those to which nothing refers now are removed.
@@ -115,13 +121,14 @@ impl Committer {
                 // Else a change of key would wait for ever beside many writers.
                 self.continue_rekey();
             }
-            Some(Job::SetKey { key, answer }) => self.start_rekey(key, answer),
+            Some(Job::SetKey { key, remote, answer }) => self.start_rekey(key, remote, answer),
             Some(Job::SetPid { pid, answer }) => self.set_pid(pid, &answer),
             Some(Job::Merge { account, arrivals, from, cursor, answer }) => {
                 let _ = answer.send(self.merge(account, arrivals, from, cursor));
             }
             Some(Job::Fork { answer }) => drop(answer.send(self.fork())),
             Some(Job::SetRemote { remote, answer }) => drop(answer.send(self.set_remote(remote))),
+            Some(Job::MeetRemote { peer, answer }) => drop(answer.send(self.meet_remote(peer))),
             Some(Job::Sweep(files)) => self.sweep(files),
             Some(Job::Close) => {
                 self.close();

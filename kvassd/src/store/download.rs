@@ -1,16 +1,23 @@
 //! A blob that comes from another store, in ranges of its file, each part verified before it is kept.
 //!
 //! The list of chunk hashes, which ends the file, comes first: its hash is the value's hash, and then each chunk can be
-//! checked alone. What is here stays when a session breaks off, and the next one goes on behind it.
+//! checked alone. A value of one chunk needs no list. What is here stays when a session breaks off, and the next one
+//! goes on behind it. The list lies in the file and not in memory, however long it is.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 
 use super::layout::{self, Layout};
 use super::space::{Purpose, Space};
 use super::value_reader::blob_length;
+use super::value_writer::Sync;
 use super::{Store, WriteError};
 use crate::keys::encode_hex;
 use crate::record::{Clear, ValueHash};
@@ -19,8 +26,11 @@ use crate::value::{self, CHUNK, HASH, TAG};
 /// What the end of an unfinished download's name is.
 pub(crate) const DOWN: &str = ".down";
 
-/// The most bytes that are asked for at once.
-const RANGE: u64 = 1 << 20;
+/// Bytes of a sealed chunk that is not the last.
+const SEALED: u64 = (CHUNK + TAG) as u64;
+
+/// The most bytes that [`Download::wants`] asks for at once, in whole chunks.
+const RANGE: u64 = 31 * SEALED;
 
 /// The longest list of hashes that is taken, in bytes: that of a value of 128 GiB.
 const LIST_MAX: u64 = 128 << 20;
@@ -28,7 +38,7 @@ const LIST_MAX: u64 = 128 << 20;
 /// Bytes between two syncs of what is written.
 const SYNC_EVERY: u64 = 8 << 20;
 
-/// A blob on its way here.
+/// A blob on its way here. Nobody else takes the same one meanwhile.
 pub struct Download {
     layout: Layout,
     space: Space,
@@ -37,10 +47,25 @@ pub struct Download {
     hash: ValueHash,
     /// Bytes of all sealed chunks; the list of hashes stands behind them.
     sealed: u64,
-    list: Vec<u8>,
+    list: List,
     /// Bytes of verified chunks, from the beginning.
     position: u64,
     unsynced: u64,
+    sync: Option<Sync>,
+    _turn: Turn,
+}
+
+/// The list of chunk hashes, as far as it is here.
+struct List {
+    bytes: u64,
+    digest: Sha256,
+    is_whole: bool,
+}
+
+impl List {
+    fn new() -> Self {
+        Self { bytes: 0, digest: Sha256::new(), is_whole: false }
+    }
 }
 
 /// Why a part is not taken.
@@ -53,16 +78,58 @@ pub enum DownloadError {
     Write(#[from] WriteError),
 }
 
+/// What is lacking of a blob's file: the list of hashes from a place to the file's end, then chunks from another place
+/// to where the list begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The first byte of the list that is not here; the length of the file where the list is here, or not needed.
+    pub list: u64,
+    /// The first byte of the chunks that is not here.
+    pub chunks: u64,
+    /// Where the chunks end and the list begins.
+    pub sealed: u64,
+    /// The length of the file.
+    pub end: u64,
+}
+
+impl Missing {
+    /// Whether nothing is missing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list >= self.end && self.chunks >= self.sealed
+    }
+
+    /// Takes the next range away, of at most about `most` bytes: an offset and a length. Chunks are taken whole.
+    pub fn take(&mut self, most: u64) -> Option<(u64, u32)> {
+        let (from, to, most) = match self.list < self.end {
+            true => (&mut self.list, self.end, most.max(1)),
+            false => (&mut self.chunks, self.sealed, (most / SEALED).max(1) * SEALED),
+        };
+        let (offset, length) = (*from, to.saturating_sub(*from).min(most));
+        *from += length;
+        (length > 0).then_some((offset, length as u32))
+    }
+}
+
 impl Download {
+    /// The value's hash.
+    #[must_use]
+    pub fn hash(&self) -> ValueHash {
+        self.hash
+    }
+
+    /// What is not here yet.
+    #[must_use]
+    pub fn missing(&self) -> Missing {
+        let end = blob_length_of(self.sealed);
+        let list = if self.list.is_whole || self.is_one_chunk() { end } else { self.sealed + self.list.bytes };
+        Missing { list, chunks: self.position, sealed: self.sealed, end }
+    }
+
     /// The range of the file that is needed next; `None` once all is here.
     #[must_use]
     pub fn wants(&self) -> Option<(u64, u32)> {
-        let end = blob_length_of(self.sealed);
-        let listed = self.sealed + self.list.len() as u64;
-        let (from, to) = if listed < end { (listed, end) } else { (self.position, self.sealed) };
-        let whole = RANGE / (CHUNK + TAG) as u64 * (CHUNK + TAG) as u64;
-        let length = (to - from).min(if listed < end { RANGE } else { whole });
-        (length > 0).then_some((from, length as u32))
+        self.missing().take(RANGE)
     }
 
     /// Takes the bytes at an offset: the next of the list, or the next chunk.
@@ -70,52 +137,101 @@ impl Download {
     /// # Errors
     /// Bytes that are not the next, or do not verify; a full disk.
     pub fn push(&mut self, offset: u64, data: &[u8]) -> Result<(), DownloadError> {
-        let end = blob_length_of(self.sealed);
-        if self.sealed + (self.list.len() as u64) < end {
-            return self.push_list(offset, data, end);
+        if !self.list.is_whole && !self.is_one_chunk() {
+            return self.push_list(offset, data);
         }
-        let length = (self.sealed - self.position).min((CHUNK + TAG) as u64);
-        let at = (self.position / (CHUNK + TAG) as u64) as usize * HASH;
-        if offset != self.position || data.len() as u64 != length || value::chunk_hash(data) != self.list[at..at + HASH]
-        {
+        let length = (self.sealed - self.position).min(SEALED);
+        if offset != self.position || data.len() as u64 != length || length == 0 {
             return Err(DownloadError::Wrong);
         }
-        self.file.write_all_at(data, offset).map_err(|error| self.failed(error))?;
+        let hash = value::chunk_hash(data);
+        if self.is_one_chunk() {
+            if value::value_hash(&hash) != self.hash {
+                return Err(DownloadError::Wrong);
+            }
+            self.write(&hash, self.sealed)?;
+        } else if hash != self.listed(self.position)? {
+            return Err(DownloadError::Wrong);
+        }
+        self.write(data, offset)?;
         self.position += length;
-        self.unsynced += length;
-        if self.unsynced >= SYNC_EVERY {
-            self.unsynced = 0;
-            self.file.sync_data().map_err(|error| self.failed(error))?;
-            self.space.check(0, Purpose::Store)?;
+        self.sync_some(length)
+    }
+
+    fn is_one_chunk(&self) -> bool {
+        self.sealed <= SEALED
+    }
+
+    /// The hash of the chunk at an offset, from the list.
+    fn listed(&self, offset: u64) -> Result<[u8; HASH], WriteError> {
+        let mut hash = [0; HASH];
+        let at = self.sealed + offset / SEALED * HASH as u64;
+        self.file.read_exact_at(&mut hash, at).map_err(|error| self.failed(error))?;
+        Ok(hash)
+    }
+
+    fn write(&self, data: &[u8], offset: u64) -> Result<(), WriteError> {
+        self.file.write_all_at(data, offset).map_err(|error| self.failed(error))
+    }
+
+    /// Syncs from time to time, so that commits beside a large value do not wait for all of it.
+    fn sync_some(&mut self, written: u64) -> Result<(), DownloadError> {
+        self.unsynced += written;
+        if self.unsynced < SYNC_EVERY {
+            return Ok(());
+        }
+        self.unsynced = 0;
+        self.space.check(0, Purpose::Store)?;
+        match &self.sync {
+            Some(sync) if sync.ask() => {}
+            Some(_) => self.end_sync()?,
+            None => self.file.sync_data().map_err(|error| self.failed(error))?,
         }
         Ok(())
     }
 
-    fn push_list(&mut self, offset: u64, data: &[u8], end: u64) -> Result<(), DownloadError> {
-        let listed = self.sealed + self.list.len() as u64;
-        if offset != listed || data.is_empty() || listed + data.len() as u64 > end {
+    fn end_sync(&mut self) -> Result<(), WriteError> {
+        let ended = self.sync.take().map_or(Ok(()), Sync::end);
+        ended.map_err(|error| self.failed(error))
+    }
+
+    fn push_list(&mut self, offset: u64, data: &[u8]) -> Result<(), DownloadError> {
+        let (at, end) = (self.sealed + self.list.bytes, blob_length_of(self.sealed));
+        if offset != at || data.is_empty() || at + data.len() as u64 > end {
             return Err(DownloadError::Wrong);
         }
-        self.list.extend_from_slice(data);
-        if listed + (data.len() as u64) < end {
+        self.write(data, offset)?;
+        self.list.digest.update(data);
+        self.list.bytes += data.len() as u64;
+        if at + (data.len() as u64) < end {
             return Ok(());
         }
-        if value::value_hash(&self.list) != self.hash {
-            self.list.clear();
+        if ValueHash(std::mem::replace(&mut self.list, List::new()).digest.finalize().into()) != self.hash {
             return Err(DownloadError::Wrong);
         }
-        self.file.write_all_at(&self.list, self.sealed).map_err(|error| self.failed(error))?;
-        self.resume().map_err(|error| self.failed(error).into())
+        self.list.is_whole = true;
+        Ok(())
     }
 
     /// Goes on behind what an earlier session left, as far as it verifies.
     fn resume(&mut self) -> io::Result<()> {
-        let mut chunk = vec![0; CHUNK + TAG];
+        let mut buffer = vec![0; SEALED as usize];
+        let (mut at, end) = (self.sealed, blob_length_of(self.sealed));
+        let mut digest = Sha256::new();
+        while at < end {
+            let part = &mut buffer[..(end - at).min(SEALED) as usize];
+            self.file.read_exact_at(part, at)?;
+            digest.update(&*part);
+            at += part.len() as u64;
+        }
+        if ValueHash(digest.finalize().into()) != self.hash {
+            return Ok(());
+        }
+        self.list.is_whole = true;
         while self.position < self.sealed {
-            let part = &mut chunk[..(self.sealed - self.position).min((CHUNK + TAG) as u64) as usize];
+            let part = &mut buffer[..(self.sealed - self.position).min(SEALED) as usize];
             self.file.read_exact_at(part, self.position)?;
-            let at = (self.position / (CHUNK + TAG) as u64) as usize * HASH;
-            if value::chunk_hash(part) != self.list[at..at + HASH] {
+            if !self.listed(self.position).is_ok_and(|hash| hash == value::chunk_hash(part)) {
                 break;
             }
             self.position += part.len() as u64;
@@ -128,13 +244,31 @@ impl Download {
     /// # Errors
     /// A full disk or a failed write.
     pub fn finish(self) -> Result<(), WriteError> {
-        let to = self.layout.blob(self.hash);
-        let whole = self
-            .file
-            .sync_all()
-            .and_then(|()| fs::rename(&self.path, to))
-            .and_then(|()| layout::sync_directory(&self.layout.blobs()));
-        whole.map_err(|error| self.failed(error))
+        Self::finish_all(vec![self])
+    }
+
+    /// Makes several whole files durable under their names.
+    ///
+    /// # Errors
+    /// A full disk or a failed write; some of them may be here all the same.
+    pub fn finish_all(mut downloads: Vec<Self>) -> Result<(), WriteError> {
+        for download in &mut downloads {
+            download.end_sync()?;
+            download.file.sync_all().map_err(|error| download.failed(error))?;
+        }
+        for download in &downloads {
+            let to = download.layout.blob(download.hash);
+            fs::rename(&download.path, to).map_err(|error| download.failed(error))?;
+        }
+        let Some(first) = downloads.first() else { return Ok(()) };
+        layout::sync_directory(&first.layout.blobs()).map_err(|error| first.failed(error))
+    }
+
+    /// Gives the value up, and the space that it took.
+    pub fn abandon(self) {
+        if let Err(error) = layout::remove_file(&self.path) {
+            tracing::warn!(%error, "an unfinished value stays on the disk for a week");
+        }
     }
 
     fn failed(&self, error: io::Error) -> WriteError {
@@ -147,35 +281,84 @@ impl Download {
 
 /// Bytes of a blob's file whose sealed chunks have so many bytes.
 fn blob_length_of(sealed: u64) -> u64 {
-    sealed + sealed.div_ceil((CHUNK + TAG) as u64) * HASH as u64
+    sealed + sealed.div_ceil(SEALED) * HASH as u64
+}
+
+/// Which values are being taken, so that two sessions never take the same one.
+#[derive(Clone, Default)]
+pub(crate) struct Downloads {
+    taken: Arc<Mutex<BTreeSet<ValueHash>>>,
+    ended: watch::Sender<()>,
+}
+
+/// The right to take a value; another may once this is dropped.
+struct Turn {
+    downloads: Downloads,
+    hash: ValueHash,
+}
+
+impl Downloads {
+    fn turn(&self, hash: ValueHash) -> Option<Turn> {
+        let is_free = self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(hash);
+        is_free.then(|| Turn { downloads: self.clone(), hash })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.downloads.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.hash);
+        self.downloads.ended.send_replace(());
+    }
 }
 
 impl Store {
-    /// Begins to take a record's value from another store, or goes on where an earlier session broke off.
+    /// Begins to take a record's value from another store, or goes on where an earlier session broke off; `None` while
+    /// another session takes it.
     ///
     /// # Errors
     /// A full disk, or a value whose list of hashes is too long.
-    pub fn download(&self, clear: &Clear) -> Result<Download, WriteError> {
-        let (layout, space) = (self.shared.layout.clone(), self.shared.space.clone());
+    pub fn download(&self, clear: &Clear) -> Result<Option<Download>, WriteError> {
+        let (layout, space, hash) = (self.shared.layout.clone(), self.shared.space.clone(), clear.value_hash);
         let sealed = value::sealed_length(clear.size);
         let length = blob_length(clear.size);
         if length - sealed > LIST_MAX {
             return Err(WriteError::TooLarge { size: clear.size, most: LIST_MAX / HASH as u64 * CHUNK as u64 });
         }
+        let Some(turn) = self.shared.downloads.turn(hash) else { return Ok(None) };
         space.check(length, Purpose::Store)?;
-        let path = layout.blobs().join(encode_hex(&clear.value_hash.0) + DOWN);
+        let path = layout.blobs().join(encode_hex(&hash.0) + DOWN);
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let opened = open.and_then(|file| file.set_len(length).map(|()| file));
-        let file =
-            opened.map_err(|source| WriteError::Io { what: "write a value that another store sends", source })?;
-        let hash = clear.value_hash;
-        Ok(Download { layout, space, file, path, hash, sealed, list: Vec::new(), position: 0, unsynced: 0 })
+        let failed = |source| WriteError::Io { what: "write a value that another store sends", source };
+        let file = open.map_err(failed)?;
+        let is_new = file.metadata().map_err(failed)?.len() != length;
+        file.set_len(length).map_err(failed)?;
+        let threads = self.shared.surroundings.threads && sealed > SYNC_EVERY;
+        let sync = if threads { Some(Sync::start(&file).map_err(failed)?) } else { None };
+        let (list, position, unsynced) = (List::new(), 0, 0);
+        let mut download =
+            Download { layout, space, file, path, hash, sealed, list, position, unsynced, sync, _turn: turn };
+        if !is_new {
+            download.resume().map_err(failed)?;
+        }
+        Ok(Some(download))
+    }
+
+    /// Watches for the end of downloads, well or not.
+    #[must_use]
+    pub fn downloads_ended(&self) -> watch::Receiver<()> {
+        self.shared.downloads.ended.subscribe()
     }
 
     /// Opens the file of a value, sealed as it is; `None` where it is not here.
     #[must_use]
     pub fn blob(&self, hash: ValueHash) -> Option<BlobFile> {
         File::open(self.shared.layout.blob(hash)).ok().map(BlobFile)
+    }
+
+    /// Whether there is space for what others send.
+    #[must_use]
+    pub fn has_space(&self) -> bool {
+        self.shared.is_open() && self.shared.space.check(0, Purpose::Store).is_ok()
     }
 }
 

@@ -4,10 +4,11 @@
 //! one transaction is one commit, and a flush is followed by a sync of our own.
 
 use std::any::Any;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use sled::transaction::{TransactionError, TransactionResult, Transactional};
 use sled::{Batch, Db, Tree};
@@ -23,6 +24,9 @@ pub(crate) const FORMAT: u32 = 1;
 
 /// What sled may keep in memory, in bytes.
 const CACHE: u64 = 8 << 20;
+
+/// How long an index that was closed may still be locked.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why sled did not do what it was asked.
 #[derive(Debug)]
@@ -128,6 +132,8 @@ pub(crate) mod meta {
     pub(crate) const PID: &[u8] = b"pid";
     /// The remote as a URL; empty or missing: none.
     pub(crate) const REMOTE: &[u8] = b"remote";
+    /// Which peer the remote is, and since when.
+    pub(crate) const REMOTE_PEER: &[u8] = b"remote-peer";
 
     pub(crate) fn tally(account: AccountId) -> Vec<u8> {
         [b"tally/", &account.0[..]].concat()
@@ -169,7 +175,18 @@ pub(crate) struct Index {
 
 /// Opens sled in a directory; whatever goes wrong in there is a fault.
 pub(crate) fn open_sled(path: &Path) -> Result<Db, Fault> {
+    wait_for(&path.join("db"));
     guarded(|| Ok(sled::Config::new().path(path).cache_capacity(CACHE).open()?))
+}
+
+/// Waits until sled's lock on its log is free: the pool of an index that this process has just closed may hold it a
+/// little longer, and sled gives up at once. No other process has it, because ours is on the directory.
+fn wait_for(log: &Path) {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    let is_held = || File::open(log).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)));
+    while is_held() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 impl Index {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::commit::{Committer, Job};
 use super::create;
 use super::index::{self, Fault, Index};
-use super::peers::{self, Cursor, Peer, RunId, StoreId};
+use super::peers::{self, Cursor, Peer, RemotePeer, RunId, StoreId};
 use super::plan::{Merging, Plan};
 use super::row::{self, RecordRow};
 use super::space::Purpose;
@@ -109,44 +109,10 @@ impl Store {
         self.shared.peers().all().clone()
     }
 
-    /// Watches the remote, as a URL; empty: none.
-    #[must_use]
-    pub fn remote(&self) -> watch::Receiver<String> {
-        self.shared.remote.subscribe()
-    }
-
-    /// Sets the remote, as a URL; empty: none.
-    ///
-    /// # Errors
-    /// A full disk or a damaged store.
-    pub fn set_remote(&self, remote: String) -> Result<(), WriteError> {
-        self.ask(|answer| Job::SetRemote { remote, answer })
-    }
-
     /// The key that authenticates the account's sessions.
     #[must_use]
     pub fn sync_key(&self) -> SyncKey {
         SyncKey::derive(&self.shared.key())
-    }
-
-    /// How many changes here a peer has not said to hold; what came from it does not count.
-    ///
-    /// # Errors
-    /// The index cannot be read.
-    pub fn pending(&self, peer: StoreId) -> Result<u64, ReadError> {
-        let (held, last) = (self.shared.peers().held_by(peer), self.head());
-        let range = (Bound::Excluded(held.acknowledged.0.to_be_bytes()), Bound::Included(last.0.to_be_bytes()));
-        let count = self.shared.read_index(|index| {
-            let mut count = 0;
-            for row in index.account.trees.log.range::<[u8; 8], _>(range) {
-                let (seq, row) = row?;
-                let seq = <[u8; 8]>::try_from(&seq[..]).map_or(0, u64::from_be_bytes);
-                let via = row::decode_log(&row).map(|(_, via)| via);
-                count += u64::from(via != Some(peer.0) && !held.contains(Seq(seq)));
-            }
-            Ok(count)
-        });
-        count.map_err(|fault| self.failed(fault))
     }
 
     /// Whether a peer has said that it holds an entry as it is here.
@@ -155,13 +121,6 @@ impl Store {
         let row = self.shared.read_index(|index| index.record(index.account.keys.record_id(name)));
         let seq = row.ok().flatten().and_then(|row| RecordRow::decode(&row)).map(|row| row.seq);
         seq.is_some_and(|seq| self.shared.peers().held_by(peer).contains(seq))
-    }
-
-    /// The peer that holds most of this store's log, where there is one.
-    #[must_use]
-    pub fn last_peer(&self) -> Option<StoreId> {
-        let peers = self.shared.peers();
-        peers.all().iter().max_by_key(|(_, peer)| peer.acknowledged).map(|(id, _)| *id)
     }
 
     /// Whether a cursor lies in this store's history. Where it does not, the history has forked.
@@ -181,8 +140,39 @@ impl Store {
     /// The index cannot be read.
     pub fn outgoing(&self, after: Seq, to: StoreId, limit: usize) -> Result<Outgoing, ReadError> {
         let last = self.position().seq;
-        let read = self.shared.read_index(|index| outgoing(index, after, last, to, limit));
+        let read = self.shared.read_index(|index| outgoing(index, after, last, Some(to), limit));
         read.map_err(|fault| self.failed(fault))
+    }
+
+    /// The whole log after a place, likewise: also what came through the peer that asks.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn outgoing_all(&self, after: Seq, limit: usize) -> Result<Outgoing, ReadError> {
+        let last = self.position().seq;
+        let read = self.shared.read_index(|index| outgoing(index, after, last, None, limit));
+        read.map_err(|fault| self.failed(fault))
+    }
+
+    /// Begins to take all of a peer's log once more, from its beginning, because both hold different records though
+    /// nothing is on its way; `false` where that was done within a day.
+    #[must_use]
+    pub fn begin_full_pass(&self, peer: StoreId) -> bool {
+        let now_us = self.shared.now_us();
+        let mut begins = false;
+        self.shared.change_peers(|peers| begins = peers.begin_pass(peer, now_us));
+        begins
+    }
+
+    /// Whether a full pass over a peer's log has begun and not ended.
+    #[must_use]
+    pub fn is_in_full_pass(&self, peer: StoreId) -> bool {
+        self.shared.peers().is_passing(peer)
+    }
+
+    /// A full pass, if there was one, has ended.
+    pub fn end_full_pass(&self, peer: StoreId) {
+        self.shared.peers().end_pass(peer);
     }
 
     /// Merges records that came from a peer, and notes how far its log is held with them. Nothing is noted while a
@@ -236,8 +226,16 @@ impl Store {
     /// # Errors
     /// The index cannot be read.
     pub fn digest(&self) -> Result<[u8; 32], ReadError> {
-        let read = self.shared.read_index(|index| Ok(index.tally(index.account.keys.account())?.digest));
-        read.map_err(|fault| self.failed(fault))
+        self.tally().map(|(digest, _)| digest)
+    }
+
+    /// The digest, and the last place of the log, of one moment.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn tally(&self) -> Result<([u8; 32], Seq), ReadError> {
+        let read = self.shared.read_index(|index| index.tally(index.account.keys.account()));
+        read.map(|tally| (tally.digest, tally.last)).map_err(|fault| self.failed(fault))
     }
 }
 
@@ -300,23 +298,19 @@ impl Committer {
         self.shared.space.check(0, if removes { Purpose::Remove } else { Purpose::Store })
     }
 
-    pub(super) fn set_remote(&mut self, remote: String) -> Result<(), WriteError> {
-        self.write_meta(|meta, _| meta.insert(index::meta::REMOTE, remote.as_bytes()))?;
-        self.shared.remote.send_replace(remote);
-        Ok(())
-    }
-
     pub(super) fn fork(&mut self) -> Result<(), WriteError> {
         let random = &self.shared.surroundings.random;
         let (store, pid) = (StoreId(create::random_store(random)?), create::random_pid(random)?);
         let known: Vec<_> = self.shared.peers().all().keys().copied().collect();
+        let remote = RemotePeer::unknown(self.shared.now_us());
         self.write_meta(|meta, account| {
             meta.insert(index::meta::STORE, &store.0[..]);
             meta.insert(index::meta::PID, &pid.to_be_bytes()[..]);
+            meta.insert(index::meta::REMOTE_PEER, &remote.encode(account)[..]);
             known.iter().for_each(|peer| meta.remove(index::meta::peer(account, peer.0)));
         })?;
         self.shared.set_pid(pid);
-        self.shared.change_peers(|peers| peers.begin_anew(store));
+        self.shared.change_peers(|peers| peers.begin_anew(store, remote));
         Ok(())
     }
 
@@ -340,7 +334,7 @@ pub(crate) fn has_blob(layout: &super::layout::Layout, clear: &Clear) -> bool {
 /// About how many bytes of records are taken from the log at once.
 const BYTES: usize = 1 << 20;
 
-fn outgoing(index: &Index, after: Seq, last: Seq, to: StoreId, limit: usize) -> Result<Outgoing, Fault> {
+fn outgoing(index: &Index, after: Seq, last: Seq, to: Option<StoreId>, limit: usize) -> Result<Outgoing, Fault> {
     let wrong = |what: &str| Fault::Other(what.into());
     let (mut records, mut position, mut bytes, mut rows) = (Vec::new(), after, 0, 0);
     let range = (Bound::Excluded(after.0.to_be_bytes()), Bound::Included(last.0.to_be_bytes()));
@@ -354,7 +348,7 @@ fn outgoing(index: &Index, after: Seq, last: Seq, to: StoreId, limit: usize) -> 
         position = Seq(u64::from_be_bytes(seq[..].try_into().map_err(|_| wrong("a place in the log makes no sense"))?));
         rows += 1;
         let (id, via) = row::decode_log(&row).ok_or_else(|| wrong("a row of the log makes no sense"))?;
-        if via == to.0 {
+        if to.is_some_and(|to| via == to.0) {
             continue;
         }
         let Some(record) = index.record(id)?.and_then(|row| RecordRow::decode(&row)) else { continue };

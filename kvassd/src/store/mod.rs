@@ -9,6 +9,7 @@
 mod check;
 mod commit;
 mod create;
+mod differ;
 mod download;
 mod error;
 mod index;
@@ -24,6 +25,7 @@ mod places;
 mod plan;
 mod read;
 mod rekey;
+mod remote;
 mod repair;
 mod rewrite;
 mod row;
@@ -43,11 +45,13 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 pub use check::{Checked, Finding};
-pub use download::{BlobFile, Download, DownloadError};
+pub use differ::Difference;
+pub use download::{BlobFile, Download, DownloadError, Missing};
 pub use error::{OpenError, ReadError, WriteError};
 pub use merge::{Merged, Outgoing, Travelling};
 pub use peers::{Cursor, Peer, RunId, StoreId};
 pub use places::Places;
+pub use remote::Waiting;
 pub use repair::{Repaired, repair};
 pub use space::RESERVE_MIN;
 pub use surroundings::Surroundings;
@@ -57,6 +61,7 @@ pub use value_writer::{NewValue, ValueWriter};
 use crate::keys::{AccountId, EncryptionKey};
 use crate::record::ValueHash;
 use commit::{Answer, Committer, Job};
+use download::Downloads;
 use index::{Fault, Index};
 use jobs::{Jobs, spawn};
 use layout::Layout;
@@ -190,6 +195,7 @@ struct Shared {
     peers: Mutex<Peers>,
     /// Changes with what is known of peers.
     peers_changed: watch::Sender<()>,
+    downloads: Downloads,
     remote: watch::Sender<String>,
 }
 
@@ -283,6 +289,7 @@ impl Store {
             run: RunId(opened.run),
             peers: Mutex::new(opened.peers),
             peers_changed: watch::Sender::new(()),
+            downloads: Downloads::default(),
             remote: watch::Sender::new(opened.remote),
             key: RwLock::new(opened.key),
             index: RwLock::new(Some(opened.index)),
@@ -425,7 +432,16 @@ impl Store {
             Some(bytes) => EncryptionKey::new(*bytes),
             None => EncryptionKey::random(&self.shared.surroundings.random)?,
         };
-        self.ask(|answer| Job::SetKey { key, answer })
+        self.ask(|answer| Job::SetKey { key, remote: None, answer })
+    }
+
+    /// Puts another encryption key and another remote in force, both or none. Every entry is kept and sealed anew.
+    ///
+    /// # Errors
+    /// As [`Store::set_key`]; the old ones stay in force then.
+    pub fn join(&self, key: EncryptionKey, remote: String) -> Result<(), WriteError> {
+        self.shared.names.wait()?;
+        self.ask(|answer| Job::SetKey { key, remote: Some(remote), answer })
     }
 
     /// Sets the process id that breaks ties between writers, at least 1.

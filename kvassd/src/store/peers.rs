@@ -64,7 +64,44 @@ pub(crate) struct Peers {
     all: BTreeMap<StoreId, Peer>,
     /// What peers hold of this store's log beyond what they have acknowledged. Only in memory: they say it again.
     beyond: BTreeMap<StoreId, Places>,
+    /// The last full pass over each peer's log. Only in memory: a restart may begin another.
+    passes: BTreeMap<StoreId, FullPass>,
     unsaved: BTreeSet<StoreId>,
+    remote: RemotePeer,
+}
+
+/// Which peer the remote is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RemotePeer {
+    /// `None` until it has answered once.
+    pub(crate) id: Option<StoreId>,
+    /// Since when changes go to it, in microseconds since 1970: older ones have not waited for it any longer.
+    pub(crate) since_us: u64,
+}
+
+const REMOTE_ROW: usize = 16 + 16 + 8;
+
+impl RemotePeer {
+    /// One that has not answered yet.
+    pub(crate) fn unknown(now_us: u64) -> Self {
+        Self { id: None, since_us: now_us }
+    }
+
+    pub(crate) fn encode(self, account: AccountId) -> [u8; REMOTE_ROW] {
+        let mut row = [0; REMOTE_ROW];
+        row[..16].copy_from_slice(&account.0);
+        row[16..32].copy_from_slice(&self.id.unwrap_or(StoreId([0; 16])).0);
+        row[32..].copy_from_slice(&self.since_us.to_be_bytes());
+        row
+    }
+
+    /// `None` for a row of another account: its peers are not those of this one.
+    fn decode(row: &[u8], account: AccountId) -> Option<Self> {
+        let rest = row.strip_prefix(&account.0)?;
+        let (id, since_us) = rest.split_first_chunk::<16>()?;
+        let since_us = u64::from_be_bytes(since_us.try_into().ok()?);
+        Some(Self { id: (id != &[0; 16]).then_some(StoreId(*id)), since_us })
+    }
 }
 
 impl Peers {
@@ -79,7 +116,10 @@ impl Peers {
                 all.insert(StoreId(*id), peer);
             }
         }
-        Ok(Self { own: StoreId(own), all, beyond: BTreeMap::new(), unsaved: BTreeSet::new() })
+        let account = index.account.keys.account();
+        let remote = index.meta.get(meta::REMOTE_PEER)?.and_then(|row| RemotePeer::decode(&row, account));
+        let remote = remote.unwrap_or_default();
+        Ok(Self { all, ..Self::none(StoreId(own), remote) })
     }
 
     pub(crate) fn own(&self) -> StoreId {
@@ -92,6 +132,15 @@ impl Peers {
 
     pub(crate) fn has_unsaved(&self) -> bool {
         !self.unsaved.is_empty()
+    }
+
+    pub(crate) fn remote(&self) -> RemotePeer {
+        self.remote
+    }
+
+    /// The remote is another one than before, or has become known; that is on the disk.
+    pub(crate) fn set_remote(&mut self, remote: RemotePeer) {
+        self.remote = remote;
     }
 
     /// Everything of the peer's log up to the cursor is here.
@@ -113,6 +162,29 @@ impl Peers {
         places.forget(acknowledged);
     }
 
+    /// Begins to take all of a peer's log once more, from its beginning; `false` where that was done within a day.
+    pub(crate) fn begin_pass(&mut self, peer: StoreId, now_us: u64) -> bool {
+        let again = |pass: &FullPass| now_us.abs_diff(pass.began_us) >= PASS_US;
+        let is_due = self.passes.get(&peer).is_none_or(again);
+        if is_due {
+            self.passes.insert(peer, FullPass { began_us: now_us, is_open: true });
+            self.all.entry(peer).or_default().held = None;
+            self.unsaved.insert(peer);
+        }
+        is_due
+    }
+
+    /// Whether a full pass over a peer's log has begun and not ended.
+    pub(crate) fn is_passing(&self, peer: StoreId) -> bool {
+        self.passes.get(&peer).is_some_and(|pass| pass.is_open)
+    }
+
+    pub(crate) fn end_pass(&mut self, peer: StoreId) {
+        if let Some(pass) = self.passes.get_mut(&peer) {
+            pass.is_open = false;
+        }
+    }
+
     /// What a peer has said to hold of this store's log.
     pub(crate) fn held_by(&self, peer: StoreId) -> Held {
         let acknowledged = self.all.get(&peer).map_or(Seq(0), |peer| peer.acknowledged);
@@ -120,8 +192,13 @@ impl Peers {
     }
 
     /// Forgets all peers, under a new id or another account.
-    pub(crate) fn begin_anew(&mut self, own: StoreId) {
-        *self = Self { own, all: BTreeMap::new(), beyond: BTreeMap::new(), unsaved: BTreeSet::new() };
+    pub(crate) fn begin_anew(&mut self, own: StoreId, remote: RemotePeer) {
+        *self = Self::none(own, remote);
+    }
+
+    fn none(own: StoreId, remote: RemotePeer) -> Self {
+        let (all, beyond, passes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { own, all, beyond, passes, unsaved: BTreeSet::new(), remote }
     }
 
     /// Adds what is not on the disk to a commit, and returns whose it is.
@@ -139,7 +216,18 @@ impl Peers {
     }
 }
 
+/// The least time between two full passes over a peer's log: a day.
+const PASS_US: u64 = 24 * 60 * 60 * 1_000_000;
+
+/// A full pass over a peer's log.
+#[derive(Clone, Copy, Debug)]
+struct FullPass {
+    began_us: u64,
+    is_open: bool,
+}
+
 /// What a peer holds of this store's log.
+#[derive(Default)]
 pub(crate) struct Held {
     /// All up to here.
     pub(crate) acknowledged: Seq,

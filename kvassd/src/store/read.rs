@@ -19,9 +19,9 @@ use crate::value::{self, ContentKey};
 const TRIES: usize = 100;
 
 /// A verified record.
-struct Found {
+pub(super) struct Found {
     seq: Seq,
-    clear: Clear,
+    pub(super) clear: Clear,
     header: Header,
 }
 
@@ -33,7 +33,7 @@ impl Found {
 }
 
 /// What came of one try to read a value.
-enum Try {
+pub(super) enum Try {
     Read(Box<ValueReader>),
     /// The value is not there, or not what the record says.
     Failed(String),
@@ -70,7 +70,7 @@ impl Store {
         Err(ReadError::Value { key: name.to_owned(), what: "it changes faster than it can be read".into() })
     }
 
-    fn cannot_read(&self, name: &str, failed: Try) -> ReadError {
+    pub(super) fn cannot_read(&self, name: &str, failed: Try) -> ReadError {
         let key = name.to_owned();
         match failed {
             Try::Io(source) if source.kind() != io::ErrorKind::NotFound => ReadError::Io { key, source },
@@ -80,7 +80,7 @@ impl Store {
         }
     }
 
-    fn find(&self, name: &str) -> Result<Option<Found>, ReadError> {
+    pub(super) fn find(&self, name: &str) -> Result<Option<Found>, ReadError> {
         let wrong = |what: String| ReadError::Value { key: name.to_owned(), what };
         let row = self.shared.read_index(|index| {
             let id = index.account.keys.record_id(name);
@@ -96,7 +96,7 @@ impl Store {
         Ok(Some(Found { seq: row.seq, clear, header }))
     }
 
-    fn try_value(&self, name: &str, found: &Found) -> Try {
+    pub(super) fn try_value(&self, name: &str, found: &Found) -> Try {
         let Some(key) = ContentKey::from_bytes(&found.header.content_key) else {
             return Try::Failed("it has no key".into());
         };

@@ -13,6 +13,7 @@ use prost::Message;
 
 use super::commit::{Answer, Committer, fatal};
 use super::index::{self, Account, Changes, Fault, Index, Trees};
+use super::peers::RemotePeer;
 use super::plan::{self, Step, Version};
 use super::row::{self, RecordRow, State, Tally};
 use super::space::Purpose;
@@ -35,6 +36,10 @@ pub(crate) struct Rekey {
     /// Records that changed after they were taken.
     changed: BTreeSet<RecordId>,
     tally: Tally,
+    /// The remote that comes in force with the key; `None`: it stays.
+    remote: Option<String>,
+    /// Everything goes to the remote anew, from when the change began.
+    remote_peer: RemotePeer,
     answer: Answer<()>,
 }
 
@@ -134,7 +139,7 @@ impl From<Fault> for Refusal {
 }
 
 impl Committer {
-    pub(crate) fn start_rekey(&mut self, key: EncryptionKey, answer: Answer<()>) {
+    pub(crate) fn start_rekey(&mut self, key: EncryptionKey, remote: Option<String>, answer: Answer<()>) {
         let keys = Keys::derive(&key);
         let account = keys.account();
         if self.rekey.is_some() {
@@ -153,9 +158,11 @@ impl Committer {
             Ok(Some(trees)) => {
                 let tally = Tally::default();
                 let (position, scanned, changed) = (None, false, BTreeSet::new());
-                self.rekey = Some(Rekey { key, keys, trees, position, scanned, changed, tally, answer });
+                let remote_peer = RemotePeer::unknown(self.shared.now_us());
+                self.rekey =
+                    Some(Rekey { key, keys, trees, position, scanned, changed, tally, remote, remote_peer, answer });
             }
-            Ok(None) => drop(answer.send(Ok(()))),
+            Ok(None) => drop(answer.send(remote.map_or(Ok(()), |remote| self.set_remote(remote)))),
             Err(fault) => drop(answer.send(Err(self.refused(fault)))),
         }
     }
@@ -217,6 +224,10 @@ impl Committer {
         let done = self.shared.read_index(|index| {
             let mut changes = Changes::default();
             changes.meta.insert(index::meta::ACCOUNT, &account.0[..]);
+            if let Some(remote) = &rekey.remote {
+                changes.meta.insert(index::meta::REMOTE, remote.as_bytes());
+            }
+            changes.meta.insert(index::meta::REMOTE_PEER, &rekey.remote_peer.encode(account)[..]);
             index::write_progress(&mut changes.meta, state, account, rekey.tally);
             index::write_run(&mut changes.meta, account, 0, self.run, Seq(rekey.tally.last.0 + 1));
             index.apply(&rekey.trees, &changes).and_then(|()| index.make_durable())
@@ -232,7 +243,7 @@ impl Committer {
     }
 
     fn end_rekey(&mut self, rekey: Rekey) {
-        let Rekey { key, keys, trees, answer, .. } = rekey;
+        let Rekey { key, keys, trees, remote, remote_peer, answer, .. } = rekey;
         {
             let mut pass = self.shared.pass.lock();
             pass.expected = self.tally.digest;
@@ -247,9 +258,12 @@ impl Committer {
         self.shared.set_key(key);
         // The log of the new account has other places; who syncs begins anew.
         let own = self.shared.peers().own();
-        self.shared.change_peers(|peers| peers.begin_anew(own));
+        self.shared.change_peers(|peers| peers.begin_anew(own, remote_peer));
         self.write_witness();
         self.announce();
+        if let Some(remote) = remote {
+            self.shared.remote.send_replace(remote);
+        }
         if let Err(fault) = self.shared.read_index(Index::drop_other_accounts) {
             tracing::warn!(%fault, "what the old key sealed stays until the next start");
         }

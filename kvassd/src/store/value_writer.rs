@@ -314,9 +314,31 @@ struct Part {
 }
 
 /// A thread that syncs a file while it is written.
-struct Sync {
+pub(crate) struct Sync {
     due: SyncSender<()>,
     thread: JoinHandle<io::Result<()>>,
+}
+
+impl Sync {
+    /// At most two syncs wait, so what is not on the disk stays bounded.
+    pub(crate) fn start(file: &File) -> io::Result<Self> {
+        let file = file.try_clone()?;
+        let (due, wait) = sync_channel(1);
+        let syncing = move || wait.into_iter().try_for_each(|()| file.sync_data());
+        let thread = thread::Builder::new().name("sync".into()).spawn(syncing)?;
+        Ok(Self { due, thread })
+    }
+
+    /// Asks for a sync of what was written up to now; `false` where one failed.
+    pub(crate) fn ask(&self) -> bool {
+        self.due.send(()).is_ok()
+    }
+
+    /// Waits for the syncs that were asked for.
+    pub(crate) fn end(self) -> io::Result<()> {
+        drop(self.due);
+        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
+    }
 }
 
 impl Part {
@@ -327,12 +349,9 @@ impl Part {
         Ok(Self { file, path, space: space.clone(), hashes: Vec::new(), unsynced: 0, sync: None })
     }
 
-    /// Syncs on a thread of its own from now on. At most two syncs wait, so what is not on the disk stays bounded.
+    /// Syncs on a thread of its own from now on.
     fn sync_beside(&mut self) -> Result<(), WriteError> {
-        let file = self.file.try_clone().map_err(|error| failed(&self.space, error))?;
-        let (due, wait) = sync_channel(1);
-        let thread = spawn("sync", move || wait.into_iter().try_for_each(|()| file.sync_data()))?;
-        self.sync = Some(Sync { due, thread });
+        self.sync = Some(Sync::start(&self.file).map_err(|error| failed(&self.space, error))?);
         Ok(())
     }
 
@@ -345,17 +364,14 @@ impl Part {
         }
         self.unsynced = 0;
         self.space.check(0, Purpose::Store)?;
-        if self.sync.as_ref().is_some_and(|sync| sync.due.send(()).is_err()) {
+        if self.sync.as_ref().is_some_and(|sync| !sync.ask()) {
             return self.end_sync();
         }
         Ok(())
     }
 
     fn end_sync(&mut self) -> Result<(), WriteError> {
-        let Some(Sync { due, thread }) = self.sync.take() else { return Ok(()) };
-        drop(due);
-        let synced = thread.join().map_err(|_| WriteError::Closed)?;
-        synced.map_err(|error| failed(&self.space, error))
+        self.sync.take().map_or(Ok(()), Sync::end).map_err(|error| failed(&self.space, error))
     }
 
     fn finish(mut self, layout: &Layout) -> Result<(ValueHash, Unreferenced), WriteError> {

@@ -84,6 +84,7 @@ impl RemoteError {
     #[must_use]
     pub fn hint(&self) -> &str {
         match self {
+            Self::Session(SessionError::Version) => "update kvass on the machine where it is older",
             Self::Session(SessionError::Channel(ChannelError::Refused)) => {
                 "compare 'Fingerprint' in 'kvass config show' on both machines, then set one key with 'kvass config key'"
             }

@@ -9,6 +9,8 @@ pub mod backoff;
 pub mod channel;
 pub mod connect;
 mod grpc;
+mod jump;
+pub mod preview;
 pub mod remote;
 pub mod server;
 pub mod session;

@@ -9,13 +9,17 @@ use std::time::Duration;
 use kvass_proto::v1::entry::Sync;
 use kvass_proto::v1::{self, link};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use super::connect::{self, Opened, Way};
 pub use super::connect::{RemoteError, Trust};
+use super::jump::jumped;
+use super::preview::{self, Preview};
 use super::session::{self, Ended, Progress, Side};
-use crate::keys::AccountId;
+use crate::keys::{AccountId, EncryptionKey};
+use crate::logs::Seldom;
 use crate::network::{Connect, Tcp};
 use crate::store::{Seq, Store, StoreId};
 
@@ -25,13 +29,30 @@ struct State {
     state: link::State,
     since_us: u64,
     error: String,
+    hint: String,
+    /// The clock of the remote, as the last session that has ended saw it.
+    skew_us: i64,
+    /// What sessions that have ended have refused.
+    refused: u64,
 }
 
 impl State {
     /// Nothing was tried yet.
     fn beginning(now_us: u64) -> Self {
-        Self { state: link::State::Connecting, since_us: now_us, error: String::new() }
+        let (error, hint) = (String::new(), String::new());
+        Self { state: link::State::Connecting, since_us: now_us, error, hint, skew_us: 0, refused: 0 }
     }
+}
+
+/// What somebody waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// All that is here now is at the remote, and all that was there when it was asked is here.
+    Both,
+    /// All that was at the remote when it was asked is here.
+    Taken,
+    /// The remote holds this entry as it is here.
+    Held(String),
 }
 
 /// The link to the remote, as others see it; a cheap clone.
@@ -89,30 +110,33 @@ impl Remote {
 
     /// Connects again and again to one remote.
     async fn keep(&self, url: &str, stop: &CancellationToken) {
-        let mut backoff = Backoff::new();
+        let (mut backoff, seldom) = (Backoff::new(), Seldom::default());
         let (mut hurry, mut commits) = (self.hurry.subscribe(), self.store.commits());
         // What was learnt of another remote is not so of this one.
         self.state.send_replace(State::beginning(self.store.surroundings().clock.now_us()));
         self.progress.send_replace(Progress::default());
         loop {
             self.enter(link::State::Connecting, None);
+            // Who asks while an attempt fails is given another one.
+            hurry.borrow_and_update();
             let (_, account) = self.store.identity();
             let ended = self.session(url, stop).await;
             let is_permanent = ended.as_ref().is_err_and(RemoteError::is_permanent);
-            if self.progress.send_replace(Progress::default()).peer.is_some() {
+            if self.end_session() {
                 backoff.reset();
             }
             match ended {
                 Ok(Ended::Stopped) => return,
                 Ok(_) => self.enter(link::State::Waiting, None),
                 Err(error) => {
-                    tracing::info!(%error, "no session with the remote");
+                    if seldom.is_new(&error.text(), Instant::now()) {
+                        tracing::info!(error = error.text(), "no session with the remote");
+                    }
                     let state = if is_permanent { link::State::Blocked } else { link::State::Waiting };
                     self.enter(state, Some(&error));
                 }
             }
             commits.borrow_and_update();
-            hurry.borrow_and_update();
             let pause = backoff.next(self.luck());
             tokio::select! {
                 () = tokio::time::sleep(pause), if !is_permanent => {}
@@ -121,8 +145,22 @@ impl Remote {
                 // Another key may be the one that the remote has.
                 () = self.key_changed(account) => backoff.reset(),
                 _ = hurry.changed() => {}
+                // The machine slept: what was so before need not be so any more.
+                () = jumped(&self.store.surroundings().clock), if !is_permanent => backoff.reset(),
             }
         }
+    }
+
+    /// Keeps what stays to be read of a session; `false` where there was none.
+    fn end_session(&self) -> bool {
+        let last = self.progress.send_replace(Progress::default());
+        if last.peer.is_some() {
+            self.state.send_modify(|state| {
+                state.skew_us = last.skew_us;
+                state.refused += last.refused;
+            });
+        }
+        last.peer.is_some()
     }
 
     fn luck(&self) -> u64 {
@@ -155,9 +193,13 @@ impl Remote {
         );
         let show = async {
             while shown.changed().await.is_ok() {
-                if self.progress.send_replace(*shown.borrow_and_update()).peer.is_none() {
+                let now = *shown.borrow_and_update();
+                let is_known = self.progress.borrow().peer.is_some();
+                if let Some(peer) = now.peer.filter(|_| !is_known) {
+                    self.meet(peer).await;
                     self.enter(link::State::Connected, None);
                 }
+                self.progress.send_replace(now);
             }
             std::future::pending::<()>().await;
         };
@@ -169,12 +211,20 @@ impl Remote {
         Ok(ended?)
     }
 
+    async fn meet(&self, peer: StoreId) {
+        let store = self.store.clone();
+        // What is not noted is noted by the next session.
+        if let Ok(Err(error)) = session::call(move || store.meet_remote(peer)).await {
+            tracing::warn!(%error, "which store the remote is was not noted");
+        }
+    }
+
     fn enter(&self, state: link::State, error: Option<&RemoteError>) {
         self.state.send_modify(|now| {
             // What went wrong stays to be read until it is better.
             match error {
-                Some(error) => now.error = error.text(),
-                None if state == link::State::Connected => now.error.clear(),
+                Some(error) => (now.error, now.hint) = (error.text(), error.hint().to_owned()),
+                None if state == link::State::Connected => (now.error, now.hint) = Default::default(),
                 None => {}
             }
             // Attempts in between do not begin the time anew.
@@ -198,14 +248,18 @@ impl Remote {
             return None;
         }
         let (state, progress) = (self.state.borrow().clone(), *self.progress.borrow());
-        let pending = self.peer().map_or_else(|| self.store.head().0, |peer| self.store.pending(peer).unwrap_or(0));
+        let waiting = self.store.waiting().unwrap_or_default();
         Some(v1::Link {
             state: state.state.into(),
             since_us: state.since_us,
             error: state.error,
-            pending,
-            skew_us: progress.skew_us,
-            refused: progress.refused,
+            hint: state.hint,
+            pending: waiting.count,
+            skew_us: if progress.peer.is_some() { progress.skew_us } else { state.skew_us },
+            refused: state.refused + progress.refused,
+            oldest_us: waiting.since_us,
+            differs: progress.differs,
+            full: progress.full,
         })
     }
 
@@ -215,14 +269,27 @@ impl Remote {
         if self.url().is_empty() {
             return Sync::Local;
         }
-        match self.peer().is_some_and(|peer| self.store.is_held(name, peer)) {
+        match self.holds(name) {
             true => Sync::Synced,
             false => Sync::Pending,
         }
     }
 
-    fn peer(&self) -> Option<StoreId> {
-        self.progress.borrow().peer.or_else(|| self.store.last_peer())
+    fn holds(&self, name: &str) -> bool {
+        self.store.remote_peer().is_some_and(|peer| self.store.is_held(name, peer))
+    }
+
+    /// The state of the link, and what went wrong last; `None` without a remote. It reads no store.
+    #[must_use]
+    pub fn state(&self) -> Option<(link::State, String)> {
+        let state = self.state.borrow();
+        (!self.url().is_empty()).then(|| (state.state, state.error.clone()))
+    }
+
+    /// Returns once the state of the link is another one.
+    pub async fn changed(&self) {
+        // An error means that `self` is gone, which it is not.
+        let _ = self.state.subscribe().changed().await;
     }
 
     /// Looks whether a remote answers, which takes some seconds at most.
@@ -230,8 +297,21 @@ impl Remote {
         connect::open(&self.way, &self.store.surroundings().random, &self.store.sync_key(), url).await.map(drop)
     }
 
+    /// Looks at what another remote holds, under its key; `seen` counts the records that came.
+    ///
+    /// # Errors
+    /// As [`preview::preview`].
+    pub async fn preview(
+        &self,
+        url: &str,
+        key: &EncryptionKey,
+        seen: &watch::Sender<u64>,
+    ) -> Result<Preview, RemoteError> {
+        preview::preview(&self.store, &self.way, url, key, seen).await
+    }
+
     /// Ends a wait between attempts, also where the last one says that all others must fail: something may have been
-    /// mended. Returns what [`Remote::synced`] waits for.
+    /// mended. Returns the number for [`Remote::reached`].
     #[must_use]
     pub fn ask(&self) -> u64 {
         if self.state.borrow().state == link::State::Blocked {
@@ -242,26 +322,38 @@ impl Remote {
         *self.questions.borrow()
     }
 
-    /// Waits until all that is here now is at the remote, and all that was there when it was asked is here.
-    pub async fn synced(&self, question: u64) {
+    /// Waits until what is wished is so. The question is one of [`Remote::ask`], asked before.
+    pub async fn reached(&self, question: u64, goal: &Goal) {
         let own = self.store.head();
-        let (mut commits, mut progress) = (self.store.commits(), self.progress.subscribe());
+        let (mut peers, mut commits) = (self.store.peers_changed(), self.store.commits());
+        let mut progress = self.progress.subscribe();
         loop {
             let now = *progress.borrow_and_update();
+            peers.borrow_and_update();
             commits.borrow_and_update();
-            if let Some(peer) = now.peer {
-                let known = self.store.peer(peer);
-                let held = known.held.map_or(Seq(0), |held| held.seq);
-                if now.head.0 >= question && held >= now.head.1 && known.acknowledged >= own {
-                    return;
-                }
+            let is_reached = match goal {
+                Goal::Held(name) => self.holds(name),
+                Goal::Taken => self.has_taken(now, question),
+                Goal::Both => self.has_taken(now, question) && self.has_acknowledged(now, own),
+            };
+            if is_reached {
+                return;
             }
             tokio::select! {
                 _ = progress.changed() => {}
-                _ = commits.changed() => {}
-                // What is acknowledged, or held without a commit, wakes nobody.
-                () = tokio::time::sleep(Duration::from_millis(5)) => {}
+                _ = peers.changed() => {}
+                // The entry may be another version now, which the remote holds.
+                _ = commits.changed(), if matches!(goal, Goal::Held(_)) => {}
             }
         }
+    }
+
+    fn has_taken(&self, now: Progress, question: u64) -> bool {
+        let held = now.peer.and_then(|peer| self.store.peer(peer).held);
+        now.peer.is_some() && now.head.0 >= question && held.map_or(Seq(0), |held| held.seq) >= now.head.1
+    }
+
+    fn has_acknowledged(&self, now: Progress, own: Seq) -> bool {
+        now.peer.is_some_and(|peer| self.store.peer(peer).acknowledged >= own)
     }
 }

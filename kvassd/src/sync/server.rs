@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,6 +24,7 @@ use super::grpc::{self, Frame, sync_server};
 use super::session::{self, Link, Progress, Side};
 use crate::accept::{self, Guest};
 use crate::http;
+use crate::logs::Seldom;
 use crate::network::Accept;
 use crate::store::{Store, StoreId};
 
@@ -33,7 +34,13 @@ use crate::store::{Store, StoreId};
 /// None: what fails is one connection.
 pub async fn serve(store: Store, listener: impl Accept, stop: CancellationToken) -> io::Result<()> {
     let sessions = TaskTracker::new();
-    let service = Service { store, stop: stop.clone(), sessions: sessions.clone(), newest: Arc::default() };
+    let service = Service {
+        store,
+        stop: stop.clone(),
+        sessions: sessions.clone(),
+        newest: Arc::default(),
+        seldom: Seldom::default(),
+    };
     let devices = sync_server::SyncServer::new(service)
         .max_decoding_message_size(grpc::FRAME_MAX)
         .max_encoding_message_size(grpc::FRAME_MAX);
@@ -69,6 +76,7 @@ struct Service {
     sessions: TaskTracker,
     /// The newest session of each store, which ends the one before it.
     newest: Arc<Mutex<HashMap<StoreId, CancellationToken>>>,
+    seldom: Seldom,
 }
 
 #[tonic::async_trait]
@@ -90,7 +98,9 @@ impl sync_server::Sync for Service {
                 self.begin(channel, stream, to, guest);
             }
             Err(error) => {
-                tracing::info!(%error, "a device was refused");
+                if self.seldom.is_new(&error.to_string(), Instant::now()) {
+                    tracing::info!(%error, "a device was refused");
+                }
                 let _ = to.send(REFUSAL.to_vec()).await;
             }
         }
@@ -112,7 +122,7 @@ impl Service {
         let link = Link { to, from };
         let running =
             session::run(self.store.clone(), Side::Responder, channel, link, stop.clone(), progress, questions);
-        let newest = Arc::clone(&self.newest);
+        let (newest, seldom) = (Arc::clone(&self.newest), self.seldom.clone());
         self.sessions.spawn(async move {
             // The first message of a handshake can be a recording; a peer that is known has sent a frame that opened.
             let known = async {
@@ -136,7 +146,10 @@ impl Service {
             };
             match result {
                 Ok(ended) => tracing::debug!(?ended, "a session ended"),
-                Err(error) => tracing::info!(%error, "a session ended"),
+                Err(error) if seldom.is_new(&error.to_string(), Instant::now()) => {
+                    tracing::info!(%error, "a session ended");
+                }
+                Err(error) => tracing::debug!(%error, "a session ended"),
             }
         });
     }

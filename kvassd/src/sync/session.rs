@@ -5,8 +5,14 @@
 //! cursors. docs/protocol.md has the order of the frames.
 
 mod backlog;
+mod digest;
+mod probe;
 mod receive;
 mod send;
+mod serve;
+mod values;
+mod window;
+mod write;
 
 use std::time::Duration;
 
@@ -20,14 +26,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::channel::{Channel, ChannelError, Opener};
 use crate::store::{Cursor, DownloadError, ReadError, RunId, Seq, Store, StoreId, WriteError};
-use receive::Receiver;
-use send::Outbox;
+use backlog::Backlog;
+use receive::{Part, Receiver};
+use send::{Outbox, Wanted};
+use serve::Request;
+use values::Values;
+use write::Report;
 
 /// How long the last frame may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// The version of the protocol that this program speaks.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// The wire of a session: whole frames, in order.
 pub struct Link {
@@ -55,6 +65,10 @@ pub struct Progress {
     pub skew_us: i64,
     /// Records that did not verify.
     pub refused: u64,
+    /// Whether the disk here is too full for what the other side sends.
+    pub full: bool,
+    /// Whether the other side holds other records though nothing is on its way, also after all was taken once more.
+    pub differs: bool,
     /// The newest answer of the other side to how far its log goes: the number of the question, and the place.
     pub head: (u64, Seq),
 }
@@ -78,6 +92,8 @@ pub enum SessionError {
     Channel(#[from] ChannelError),
     #[error("the other side broke the protocol: {0}")]
     Protocol(&'static str),
+    #[error("the other side speaks another version of the protocol than {VERSION}")]
+    Version,
     #[error("the remote is this very store")]
     Itself,
     #[error(transparent)]
@@ -94,7 +110,7 @@ impl SessionError {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Channel(error) => error.is_permanent(),
-            Self::Itself => true,
+            Self::Itself | Self::Version => true,
             _ => false,
         }
     }
@@ -127,19 +143,36 @@ pub async fn run(
     let (sealer, opener) = channel.split();
     let Link { to, from } = link;
     let (outbox, writer) = Outbox::new(sealer, to);
-    let (requests, asked) = send::requests();
-    let values = send::serve_values(store.clone(), outbox.clone(), asked);
-    let mut session =
-        Session { store, side, outbox, frames: Frames { opener, from }, requests, progress, questions, offered };
+    let (requests, asked) = serve::requests();
+    let serving = serve::serve(store.clone(), outbox.clone(), asked);
+    // What is written is bounded by what was asked for, and what is reported by what is written.
+    let ((work, todo), (done, reports)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+    let storing = write::write(store.clone(), todo, done);
+    let values = Values::new(outbox.clone(), work);
+    let last = outbox.clone();
+    let session = Session {
+        store,
+        side,
+        outbox,
+        frames: Frames { opener, from },
+        requests,
+        values,
+        reports,
+        progress,
+        questions,
+        offered,
+    };
     let mut writing = std::pin::pin!(writer.run());
     let result = tokio::select! {
         ended = session.talk() => ended,
-        ended = values => ended,
+        ended = serving => ended,
+        ended = storing => ended,
         written = &mut writing => return written.map(|()| Ended::Gone),
         () = stop.cancelled() => Ok(Ended::Stopped),
     };
-    session.outbox.say_goodbye(match &result {
+    last.say_goodbye(match &result {
         Err(SessionError::Itself) => Reason::Itself,
+        Err(SessionError::Version) => Reason::Version,
         Err(SessionError::Protocol(_)) => Reason::Protocol,
         _ => Reason::Again,
     });
@@ -169,14 +202,16 @@ struct Session {
     side: Side,
     outbox: Outbox,
     frames: Frames,
-    requests: mpsc::Sender<v1::BlobWant>,
+    requests: mpsc::Sender<Request>,
+    values: Values,
+    reports: mpsc::UnboundedReceiver<Report>,
     questions: watch::Receiver<u64>,
     progress: watch::Sender<Progress>,
     offered: Vec<u8>,
 }
 
 impl Session {
-    async fn talk(&mut self) -> Result<Ended, SessionError> {
+    async fn talk(mut self) -> Result<Ended, SessionError> {
         let identity = self.store.identity();
         let own = identity.0;
         self.outbox.urgent(Frame::Hello(v1::Hello {
@@ -190,7 +225,12 @@ impl Session {
         let peer = self.meet(own, &hello)?;
         let Some(peer) = peer else { return self.fork().await };
         let held = self.store.peer(peer).held;
-        let resume = v1::Resume { run: held.map(|held| held.run.0.to_vec()), seq: held.map_or(0, |held| held.seq.0) };
+        let resume = v1::Resume {
+            run: held.map(|held| held.run.0.to_vec()),
+            seq: held.map_or(0, |held| held.seq.0),
+            number: 0,
+            all: self.store.is_in_full_pass(peer),
+        };
         self.outbox.urgent(Frame::Resume(resume));
         let resume = match self.frames.next().await? {
             None => return Ok(Ended::Gone),
@@ -199,19 +239,38 @@ impl Session {
             Some(_) => return Err(SessionError::Protocol("no place to go on from")),
         };
         let Some(after) = self.place(peer, &resume).await? else { return self.fork().await };
-        let Self { store, outbox, frames, requests, progress, questions, .. } = self;
-        let mut receiver = Receiver::new(store.clone(), peer, outbox.clone(), requests.clone(), progress.clone());
+        let (wanted, wish) = watch::channel(Wanted { number: 0, after, all: resume.all });
+        let (answered, answers) = watch::channel(0);
+        let Self { store, outbox, mut frames, requests, values, reports, progress, mut questions, .. } = self;
+        let backlog = Backlog::new(held.map_or(Seq(0), |held| held.seq));
+        let mut receiver = Receiver {
+            store: store.clone(),
+            peer,
+            outbox: outbox.clone(),
+            requests,
+            progress,
+            wanted,
+            reports,
+            values,
+            backlog,
+            part: Part::default(),
+            number: 0,
+            answered,
+            full: None,
+        };
         tokio::select! {
-            ended = receiver.receive(frames) => ended,
-            ended = send::questions(outbox, questions) => ended,
-            ended = send::log(store, outbox, identity, peer, after) => ended,
+            ended = receiver.receive(&mut frames) => ended,
+            ended = send::questions(&outbox, &mut questions) => ended,
+            ended = probe::probe(store.surroundings().clock.clone(), outbox.clone(), answers) => ended,
+            ended = digest::tell(store.clone(), outbox.clone(), peer) => ended,
+            ended = send::log(&store, &outbox, identity, peer, wish) => ended,
         }
     }
 
     /// Looks at who is on the other side. `None`: this store is a copy of another, and the one that has to change.
     fn meet(&self, own: StoreId, hello: &v1::Hello) -> Result<Option<StoreId>, SessionError> {
         if hello.version != VERSION || !self.offered.contains(&(VERSION as u8)) {
-            return Err(SessionError::Protocol("not the version that was agreed on"));
+            return Err(SessionError::Version);
         }
         let id = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).map_err(|_| SessionError::Protocol("an id is too short"));
         let (store, run) = (StoreId(id(&hello.store)?), RunId(id(&hello.run)?));
@@ -261,12 +320,13 @@ fn ended(end: &v1::End) -> Result<Ended, SessionError> {
         Reason::Again | Reason::Forked => Ok(Ended::Again),
         Reason::Protocol => Err(SessionError::Protocol("it says that this side did")),
         Reason::Itself => Err(SessionError::Itself),
+        Reason::Version => Err(SessionError::Version),
     }
 }
 
 /// Runs a call into the store on a thread that may block. Where the runtime has only this one thread, as in a
 /// simulation, it runs here: another thread would make time pass by itself.
-async fn call<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Result<T, SessionError> {
+pub(super) async fn call<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Result<T, SessionError> {
     if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
         return Ok(call());
     }

@@ -165,7 +165,12 @@ impl Client {
     }
 
     pub fn request(&mut self, command: request::Command) {
-        let request = v1::Request { directory: self.directory.clone(), version: "0".into(), command: Some(command) };
+        let request = v1::Request {
+            directory: self.directory.clone(),
+            version: "0".into(),
+            command: Some(command),
+            ..v1::Request::default()
+        };
         frame::write_message(&mut self.stream, &request).unwrap();
     }
 
@@ -271,6 +276,148 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// The key of daemons that sync.
+pub const KEY: [u8; 32] = [9; 32];
+
+/// A daemon as a program, which syncs with others.
+pub struct Daemon {
+    pub directory: TempDir,
+    pub process: Process,
+}
+
+impl Daemon {
+    pub fn device() -> Self {
+        Self::started(directory(), &[], KEY)
+    }
+
+    pub fn server() -> Self {
+        Self::started(directory(), &["--server", "--bind", "127.0.0.1:0"], KEY)
+    }
+
+    pub fn started(directory: TempDir, arguments: &[&str], key: [u8; 32]) -> Self {
+        let arguments = [arguments, &["--log", "error"]].concat();
+        let process = Process::start(directory.path(), &arguments);
+        let daemon = Self { directory, process };
+        assert!(matches!(daemon.ask(request::Command::SetKey(v1::SetKey { key: key.to_vec() })), Reply::Config(_)));
+        daemon
+    }
+
+    /// Killed and started again, as after a power cut.
+    pub fn again(mut self, arguments: &[&str]) -> Self {
+        self.process.child.kill().unwrap();
+        self.process.child.wait().unwrap();
+        Self::started(self.directory, arguments, KEY)
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().canonicalize().unwrap()
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(&self.path())
+    }
+
+    pub fn ask(&self, command: request::Command) -> Reply {
+        let mut client = self.connect();
+        client.request(command);
+        client.reply()
+    }
+
+    pub fn status(&self) -> v1::Status {
+        match self.ask(request::Command::Status(v1::StatusQuery {})) {
+            Reply::Status(status) => status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn link(&self) -> v1::Link {
+        self.status().link.unwrap()
+    }
+
+    pub fn set_remote(&self, remote: &str) -> v1::RemoteSet {
+        match self.ask(request::Command::SetRemote(v1::SetRemote { remote: remote.into() })) {
+            Reply::RemoteSet(set) => set,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn follow(&self, server: &Self) {
+        let set = self.set_remote(&format!("http://{}", server.status().bind));
+        assert!(set.reached, "{set:?}");
+    }
+
+    pub fn set(&self, key: &str, value: &[u8]) {
+        let mut client = self.connect();
+        client.request(request::Command::Set(v1::Set { key: key.into(), ..v1::Set::default() }));
+        kvass_proto::frame::write_data(&mut client.stream, value).unwrap();
+        kvass_proto::frame::write_end(&mut client.stream).unwrap();
+        assert!(matches!(client.reply(), Reply::Stored(_)));
+    }
+
+    pub fn remove(&self, key: &str) {
+        let remove = v1::Remove { keys: vec![key.into()], prefix: None };
+        assert!(matches!(self.ask(request::Command::Remove(remove)), Reply::Removed(_)));
+    }
+
+    pub fn get(&self, key: &str) -> Option<Vec<u8>> {
+        let mut client = self.connect();
+        client.request(request::Command::Get(v1::Get { key: key.into() }));
+        match client.reply() {
+            Reply::Value(v1::Value { inline: Some(value), .. }) => Some(value),
+            Reply::Value(_) => Some(client.data()),
+            Reply::Error(error) if error.code() == v1::error::Code::NoSuchKey => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Stopped and started again.
+    pub fn restarted(mut self, arguments: &[&str]) -> Self {
+        assert!(matches!(self.ask(request::Command::Stop(v1::Stop {})), Reply::Stopping(_)));
+        self.process.ended();
+        Self::started(self.directory, arguments, KEY)
+    }
+
+    /// What `kvass sync` does.
+    pub fn sync(&self) {
+        self.reach(v1::Sync::default());
+    }
+
+    /// What `kvass set --wait` does once the value is stored.
+    pub fn wait_held(&self, key: &str) {
+        self.reach(v1::Sync { goal: v1::sync::Goal::Held.into(), key: key.into() });
+    }
+
+    /// What `kvass get --fresh` does before it reads.
+    pub fn take(&self) {
+        self.reach(v1::Sync { goal: v1::sync::Goal::Taken.into(), ..v1::Sync::default() });
+    }
+
+    pub fn reach(&self, sync: v1::Sync) {
+        let mut client = self.connect();
+        client.request(request::Command::Sync(sync));
+        loop {
+            match client.reply() {
+                Reply::Synced(_) => return,
+                Reply::Syncing(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Whether the list says that the remote holds it.
+    pub fn is_synced(&self, key: &str) -> bool {
+        let list = v1::List { prefix: key.into(), detail: v1::list::Detail::Entries.into(), ..v1::List::default() };
+        match self.ask(request::Command::List(list)) {
+            Reply::Listing(listing) => listing.entries[0].sync() == v1::entry::Sync::Synced,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn sees(&self, key: &str, value: Option<&[u8]>) {
+        eventually(key, || (self.get(key).as_deref() == value).then_some(()));
     }
 }
 

@@ -65,20 +65,47 @@ impl Backlog {
         self.through
     }
 
-    #[cfg(test)]
     /// Whether the log has to be sent again, and there is room for it.
     pub(super) fn has_room_again(&self) -> bool {
         self.overrun && self.bytes <= BYTES / 4
     }
 
+    /// Whether what is sent is not kept.
+    pub(super) fn is_overrun(&self) -> bool {
+        self.overrun
+    }
+
+    /// What is sent from now on is not kept: it has to be sent again.
+    pub(super) fn overrun(&mut self) {
+        self.overrun = true;
+    }
+
+    /// The log is sent again after what is held; what waits goes on waiting.
+    pub(super) fn restart(&mut self) {
+        self.ends.clear();
+        self.through = self.held;
+        self.overrun = false;
+    }
+
     /// Adds a part of the log: the places of its records, and those of them that lack a value. A record at a later
-    /// place is the newer version of its entry, so nobody needs the value of the older one any more.
-    pub(super) fn add(&mut self, cursor: Cursor, places: &[(Seq, RecordId)], lacking: Vec<Lacking>) {
-        for (_, id) in places {
-            if let Some(older) = self.ids.get(id).copied() {
-                self.settle(older);
-            }
+    /// place is the newer version of its entry, so nobody needs the value of the older one any more. Returns whether
+    /// there was one.
+    pub(super) fn add(&mut self, cursor: Cursor, places: &[(Seq, RecordId)], lacking: Vec<Lacking>) -> bool {
+        let older: Vec<_> = places.iter().filter_map(|(_, id)| self.ids.get(id).copied()).collect();
+        older.iter().for_each(|older| self.replace(*older));
+        self.take(cursor, places, lacking);
+        !older.is_empty()
+    }
+
+    /// The record at a place is sent again, there or at a later place.
+    fn replace(&mut self, older: Seq) {
+        // One that is after what was sent counts only once it is sent again.
+        if self.remove(older) && older <= self.through {
+            self.beyond.insert(older, older);
         }
+    }
+
+    fn take(&mut self, cursor: Cursor, places: &[(Seq, RecordId)], lacking: Vec<Lacking>) {
         let lacking: BTreeMap<_, _> = lacking.into_iter().map(|lacking| (lacking.seq, lacking)).collect();
         let bytes: usize = lacking.values().map(Lacking::bytes).sum();
         self.overrun |= self.bytes + bytes > BYTES;
@@ -111,7 +138,13 @@ impl Backlog {
 
     /// The record at a place waits no more: it is held, or its entry has a newer version.
     pub(super) fn settle(&mut self, seq: Seq) {
-        let Some(lacking) = self.lacking.remove(&seq) else { return };
+        if self.remove(seq) {
+            self.beyond.insert(seq, seq);
+        }
+    }
+
+    fn remove(&mut self, seq: Seq) -> bool {
+        let Some(lacking) = self.lacking.remove(&seq) else { return false };
         self.bytes -= lacking.bytes();
         if self.ids.get(&lacking.clear.id) == Some(&seq) {
             self.ids.remove(&lacking.clear.id);
@@ -122,7 +155,7 @@ impl Backlog {
                 self.hashes.remove(&lacking.clear.value_hash);
             }
         }
-        self.beyond.insert(seq, seq);
+        true
     }
 
     /// The records that wait for a value.
@@ -131,13 +164,12 @@ impl Backlog {
         places.filter_map(|seq| Some((*seq, self.lacking.get(seq)?.record.clone()))).collect()
     }
 
-    #[cfg(test)]
     /// Whether a value is waited for.
     pub(super) fn needs(&self, hash: ValueHash) -> bool {
         self.hashes.contains_key(&hash)
     }
 
-    /// The values that are waited for, by their records.
+    /// The records that wait.
     pub(super) fn lacking(&self) -> impl Iterator<Item = &Clear> {
         self.lacking.values().map(|lacking| &lacking.clear)
     }

@@ -2,76 +2,109 @@
 //!
 //! A record whose value is not here waits for it; later ones are merged at once, but the cursor stays before it.
 
+use std::time::Duration;
+
 use kvass_proto::v1::{self, sync_frame::Frame};
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 
 use super::backlog::{Backlog, Lacking, RANGES};
-use super::send::Outbox;
+use super::digest::differs;
+use super::probe::is_probe;
+use super::send::{Outbox, Wanted};
+use super::serve::Request;
+use super::values::Values;
+use super::write::Report;
 use super::{Ended, Frames, Progress, SessionError, call, ended};
-use crate::record::{Auth, Clear, Record, ValueHash};
-use crate::store::{Cursor, Download, RunId, Seq, Store, StoreId, Travelling};
+use crate::record::{Auth, Clear, Kind, Record, ValueHash};
+use crate::store::{Cursor, RunId, Seq, Store, StoreId, Travelling, WriteError};
 
 /// The most records, and about the most of their bytes, that the other side may want to have merged at once.
 const PART_RECORDS: usize = 1_024;
 const PART_BYTES: usize = 4 << 20;
 
-/// The value that is being taken.
-struct Taking {
-    clear: Clear,
-    download: Download,
-    /// Up to where it was asked for.
-    asked: u64,
-}
+/// The most reports of the writing that are looked at together.
+const REPORTS: usize = 256;
+
+/// How often the disk is looked at while it is full: space on a disk is nothing that one could wait for.
+const SPACE: Duration = Duration::from_secs(2);
+
+/// How many records that were given up are looked at again after a commit.
+const AGAIN: usize = 64;
 
 pub(super) struct Receiver {
-    store: Store,
-    peer: StoreId,
-    outbox: Outbox,
-    requests: mpsc::Sender<v1::BlobWant>,
-    progress: watch::Sender<Progress>,
-    gathered: Vec<(Seq, Travelling)>,
+    pub(super) store: Store,
+    pub(super) peer: StoreId,
+    pub(super) outbox: Outbox,
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) progress: watch::Sender<Progress>,
+    pub(super) wanted: watch::Sender<Wanted>,
+    pub(super) reports: mpsc::UnboundedReceiver<Report>,
+    pub(super) values: Values,
+    pub(super) backlog: Backlog,
+    pub(super) part: Part,
+    /// Which wish for the log is being answered.
+    pub(super) number: u32,
+    /// The last probe that was answered.
+    pub(super) answered: watch::Sender<u64>,
+    /// When the disk, which was full, is looked at again.
+    pub(super) full: Option<Instant>,
+}
+
+/// Records of a part of the log whose end has not come.
+#[derive(Default)]
+pub(super) struct Part {
+    records: Vec<(Seq, Travelling)>,
     bytes: usize,
-    backlog: Backlog,
-    taking: Option<Taking>,
 }
 
 impl Receiver {
-    pub(super) fn new(
-        store: Store,
-        peer: StoreId,
-        outbox: Outbox,
-        requests: mpsc::Sender<v1::BlobWant>,
-        progress: watch::Sender<Progress>,
-    ) -> Self {
-        let backlog = Backlog::new(store.peer(peer).held.map_or(Seq(0), |held| held.seq));
-        Self { store, peer, outbox, requests, progress, gathered: Vec::new(), bytes: 0, backlog, taking: None }
-    }
-
     /// Takes frames until the session ends.
     pub(super) async fn receive(&mut self, frames: &mut Frames) -> Result<Ended, SessionError> {
-        while let Some(frame) = frames.next().await? {
-            match frame {
-                Frame::Log(log) => self.log(log).await?,
-                Frame::Acknowledge(held) => self.acknowledged(&held),
-                Frame::BlobWant(want) => {
-                    let asked = self.requests.try_send(want);
-                    asked.map_err(|_| SessionError::Protocol("it asks for too much at once"))?;
-                }
-                Frame::BlobPart(part) => self.part(part).await?,
-                Frame::BlobGone(gone) => self.gone(&gone.hash).await?,
-                Frame::HeadWant(want) => {
-                    let seq = self.store.head().0;
-                    self.outbox.urgent(Frame::Head(v1::Head { number: want.number, seq }));
-                }
-                Frame::Head(head) => {
-                    self.progress.send_modify(|progress| progress.head = (head.number, Seq(head.seq)));
-                }
-                Frame::Silence(_) => {}
-                Frame::End(end) => return ended(&end),
-                Frame::Hello(_) | Frame::Resume(_) => return Err(SessionError::Protocol("a second greeting")),
+        let (mut commits, mut others) = (self.store.commits(), self.store.downloads_ended());
+        let mut reports = Vec::new();
+        loop {
+            self.values.fill();
+            let full = self.full;
+            tokio::select! {
+                biased;
+                _ = self.reports.recv_many(&mut reports, REPORTS) => self.reported(reports.drain(..)).await?,
+                Ok(()) = commits.changed(), if !self.values.gone().is_empty() => self.look_again().await?,
+                Ok(()) = others.changed(), if self.values.waits_for_others() => self.values.look_again(),
+                () = async { sleep_until(full.unwrap_or_else(Instant::now)).await }, if full.is_some() => self.look_for_space(),
+                frame = frames.next() => match frame? {
+                    None => return Ok(Ended::Gone),
+                    Some(Frame::End(end)) => return ended(&end),
+                    Some(frame) => self.take(frame).await?,
+                },
             }
         }
-        Ok(Ended::Gone)
+    }
+
+    async fn take(&mut self, frame: Frame) -> Result<(), SessionError> {
+        match frame {
+            Frame::Log(log) => self.log(log).await?,
+            Frame::Acknowledge(held) => self.acknowledged(&held),
+            Frame::Resume(resume) => self.resume(&resume),
+            Frame::BlobWant(want) => {
+                let asked = self.requests.try_send(Request::parse(&want)?);
+                asked.map_err(|_| SessionError::Protocol("it asks for too much at once"))?;
+            }
+            Frame::BlobPart(part) => self.values.part(part)?,
+            Frame::BlobGone(gone) => self.values.is_gone(&gone)?,
+            Frame::HeadWant(want) => {
+                let seq = self.store.head().0;
+                self.outbox.urgent(Frame::Head(v1::Head { number: want.number, seq }));
+            }
+            Frame::Digest(digest) => self.compare(&digest).await?,
+            Frame::Head(head) if is_probe(head.number) => drop(self.answered.send_replace(head.number)),
+            Frame::Head(head) => {
+                self.progress.send_modify(|progress| progress.head = (head.number, Seq(head.seq)));
+            }
+            Frame::Silence(_) | Frame::End(_) => {}
+            Frame::Hello(_) => return Err(SessionError::Protocol("a second greeting")),
+        }
+        Ok(())
     }
 
     /// What the other side says to hold of this store's log; never more than there is.
@@ -83,19 +116,29 @@ impl Receiver {
         self.store.acknowledge(self.peer, place(held.seq), &beyond);
     }
 
+    /// The other side wants the log again, from an earlier place.
+    fn resume(&self, resume: &v1::Resume) {
+        let after = Seq(resume.seq).min(self.store.head());
+        self.wanted.send_replace(Wanted { number: resume.number, after, all: resume.all });
+    }
+
     /// Gathers records until the frame that has the cursor, then merges them.
     async fn log(&mut self, log: v1::Log) -> Result<(), SessionError> {
-        let mut last = self.gathered.last().map_or(self.backlog.through(), |(seq, _)| *seq);
+        // It was on its way when the log was asked for anew; all of it comes again.
+        if log.number != self.number {
+            return Ok(());
+        }
+        let mut last = self.part.records.last().map_or(self.backlog.through(), |(seq, _)| *seq);
         for v1::LogRecord { clear, sealed, auth, value, seq } in log.records {
             let auth = auth.try_into().map_err(|_| SessionError::Protocol("no authentication"))?;
-            self.bytes += clear.len() + sealed.len() + value.as_ref().map_or(0, Vec::len);
+            self.part.bytes += clear.len() + sealed.len() + value.as_ref().map_or(0, Vec::len);
             if Seq(seq) <= last {
                 return Err(SessionError::Protocol("its log goes back"));
             }
             last = Seq(seq);
-            self.gathered.push((last, Travelling { record: Record { clear, sealed, auth: Auth(auth) }, value }));
+            self.part.records.push((last, Travelling { record: Record { clear, sealed, auth: Auth(auth) }, value }));
         }
-        if self.gathered.len() > PART_RECORDS || self.bytes > PART_BYTES {
+        if self.part.records.len() > PART_RECORDS || self.part.bytes > PART_BYTES {
             return Err(SessionError::Protocol("too much of its log at once"));
         }
         let Some(run) = log.run else { return Ok(()) };
@@ -103,15 +146,17 @@ impl Receiver {
         if Seq(log.seq) < last {
             return Err(SessionError::Protocol("its log goes back"));
         }
-        self.bytes = 0;
-        let records = std::mem::take(&mut self.gathered);
-        self.merge(records, Cursor { run: RunId(run), seq: Seq(log.seq) }).await
+        let part = std::mem::take(&mut self.part);
+        self.merge(part.records, Cursor { run: RunId(run), seq: Seq(log.seq) }).await
     }
 
     async fn merge(&mut self, records: Vec<(Seq, Travelling)>, cursor: Cursor) -> Result<(), SessionError> {
+        if self.full.is_some() && self.backlog.is_overrun() {
+            return self.merge_removals(records).await;
+        }
         let is_next = self.backlog.is_empty();
         let copies = records.iter().map(|(_, record)| record.clone()).collect();
-        let without = self.store_records(copies, is_next.then_some(cursor)).await?;
+        let Some(without) = self.store_records(copies, is_next.then_some(cursor)).await? else { return Ok(()) };
         let parsed = records.into_iter().filter_map(|(seq, record)| {
             let clear = Clear::parse(&record.record.clear).ok()?;
             Some(Lacking { seq, clear, record })
@@ -122,86 +167,85 @@ impl Receiver {
         } else {
             let places: Vec<_> = parsed.iter().map(|record| (record.seq, record.clear.id)).collect();
             let lacks = |record: &Lacking| without.contains(&record.clear.value_hash);
-            self.backlog.add(cursor, &places, parsed.into_iter().filter(lacks).collect());
+            let lacking: Vec<_> = parsed.into_iter().filter(lacks).collect();
+            let clears: Vec<_> = lacking.iter().map(|record| record.clear).collect();
+            if self.backlog.add(cursor, &places, lacking) {
+                self.values.keep(|hash| self.backlog.needs(hash));
+            }
+            let kept = clears.into_iter().filter(|clear| self.backlog.needs(clear.value_hash));
+            kept.for_each(|clear| self.values.want(clear));
         }
         self.pass().await
     }
 
-    /// Merges records, and returns the hashes of the values that are not here.
+    /// Merges what frees space, while there is too little for all else.
+    async fn merge_removals(&mut self, records: Vec<(Seq, Travelling)>) -> Result<(), SessionError> {
+        let is_removal =
+            |record: &Travelling| Clear::parse(&record.record.clear).is_ok_and(|clear| clear.kind == Kind::REMOVAL);
+        let removals: Vec<_> = records.into_iter().map(|(_, record)| record).filter(is_removal).collect();
+        if !removals.is_empty() {
+            self.store_records(removals, None).await?;
+        }
+        Ok(())
+    }
+
+    /// Merges records, and returns the hashes of the values that are not here; `None`: the disk is full, and the log
+    /// has to be sent again.
     async fn store_records(
         &mut self,
         records: Vec<Travelling>,
         cursor: Option<Cursor>,
-    ) -> Result<Vec<ValueHash>, SessionError> {
+    ) -> Result<Option<Vec<ValueHash>>, SessionError> {
         let (store, peer) = (self.store.clone(), self.peer);
-        let merged = call(move || store.merge(records, peer, cursor)).await??;
+        let merged = match call(move || store.merge(records, peer, cursor)).await? {
+            Err(WriteError::DiskFull { .. }) => {
+                self.backlog.overrun();
+                self.wait_for_space();
+                return Ok(None);
+            }
+            merged => merged?,
+        };
         self.progress.send_if_modified(|progress| {
             progress.refused += merged.refused as u64;
             merged.refused > 0
         });
-        Ok(merged.lacking)
+        Ok(Some(merged.lacking))
     }
 
-    /// Begins to take the next value that is lacking, where none is being taken.
-    async fn take_next(&mut self) -> Result<(), SessionError> {
-        if self.taking.is_some() {
+    /// Takes note of what was written, and merges the records whose values are whole.
+    async fn reported(&mut self, reports: impl Iterator<Item = Report>) -> Result<(), SessionError> {
+        let whole: Vec<_> = reports.filter_map(|report| self.values.report(report)).collect();
+        if self.values.waits_for_space() {
+            self.wait_for_space();
+        }
+        let waiting = whole.into_iter().flat_map(|hash| self.backlog.waiting_for(hash)).collect();
+        self.settle(waiting).await
+    }
+
+    /// Merges records that waited for their values; those that still lack them go on waiting.
+    async fn settle(&mut self, waiting: Vec<(Seq, Travelling)>) -> Result<(), SessionError> {
+        if waiting.is_empty() {
             return Ok(());
         }
-        let Some(clear) = self.backlog.lacking().next().copied() else { return Ok(()) };
-        let store = self.store.clone();
-        let download = call(move || store.download(&clear)).await??;
-        self.taking = Some(Taking { clear, download, asked: 0 });
-        self.ask();
-        Ok(())
-    }
-
-    /// Asks for the next range of the value that is being taken.
-    fn ask(&mut self) {
-        let Some(taking) = &mut self.taking else { return };
-        let Some((offset, length)) = taking.download.wants() else { return };
-        taking.asked = offset + u64::from(length);
-        let hash = taking.clear.value_hash.0.to_vec();
-        self.outbox.urgent(Frame::BlobWant(v1::BlobWant { hash, offset, length }));
-    }
-
-    async fn part(&mut self, part: v1::BlobPart) -> Result<(), SessionError> {
-        // Parts of a value that was given up may still come.
-        let wanted = |taking: &mut Taking| taking.clear.value_hash.0 == part.hash[..];
-        let Some(taking) = self.taking.take_if(wanted) else { return Ok(()) };
-        let Taking { clear, mut download, asked } = taking;
-        let end = part.offset + part.data.len() as u64;
-        let download = call(move || download.push(part.offset, &part.data).map(|()| download)).await??;
-        if download.wants().is_none() {
-            call(move || download.finish()).await??;
-            return self.have(clear.value_hash).await;
-        }
-        self.taking = Some(Taking { clear, download, asked });
-        if end == asked {
-            self.ask();
-        }
-        Ok(())
-    }
-
-    /// Merges the records that waited for a value.
-    async fn have(&mut self, hash: ValueHash) -> Result<(), SessionError> {
-        let (places, records): (Vec<_>, Vec<_>) = self.backlog.waiting_for(hash).into_iter().unzip();
-        // It may have been swept away as a file that nothing refers to, just before; then it is taken once more.
-        if self.store_records(records, None).await?.is_empty() {
-            places.into_iter().for_each(|seq| self.backlog.settle(seq));
+        let records = waiting.iter().map(|(_, record)| record.clone()).collect();
+        let Some(without) = self.store_records(records, None).await? else { return Ok(()) };
+        for (seq, record) in waiting {
+            match Clear::parse(&record.record.clear) {
+                // It may have been swept away as a file that nothing refers to, just before; then it is taken once more.
+                Ok(clear) if without.contains(&clear.value_hash) => self.values.want(clear),
+                _ => self.backlog.settle(seq),
+            }
         }
         self.pass().await
     }
 
-    /// The other side has a value no more: its record was replaced, and the one that did it stands later in the log.
-    async fn gone(&mut self, hash: &[u8]) -> Result<(), SessionError> {
-        let hash = ValueHash(hash.try_into().map_err(|_| SessionError::Protocol("no hash"))?);
-        if self.taking.take_if(|taking| taking.clear.value_hash == hash).is_none() {
-            return Ok(());
-        }
-        for (seq, _) in self.backlog.waiting_for(hash) {
-            self.backlog.settle(seq);
-        }
-        self.pass().await
+    /// Looks whether records whose values the other side does not have came from somewhere else.
+    async fn look_again(&mut self) -> Result<(), SessionError> {
+        let gone = self.values.gone().iter().take(AGAIN);
+        let waiting = gone.flat_map(|hash| self.backlog.waiting_for(*hash)).collect();
+        self.settle(waiting).await?;
+        self.values.keep(|hash| self.backlog.needs(hash));
+        Ok(())
     }
 
     /// Moves the cursor over all parts of the log that wait for nothing any more, and says what is held.
@@ -210,6 +254,59 @@ impl Receiver {
             self.store_records(Vec::new(), Some(cursor)).await?;
         }
         self.outbox.hold(self.backlog.acknowledgement());
-        self.take_next().await
+        if self.full.is_none() && self.backlog.has_room_again() {
+            self.ask_again();
+        }
+        Ok(())
+    }
+
+    /// Asks for the log anew, after what is held of it.
+    fn ask_again(&mut self) {
+        self.number += 1;
+        self.part = Part::default();
+        self.backlog.restart();
+        let held = self.store.peer(self.peer).held;
+        let run = held.map(|held| held.run.0.to_vec());
+        let seq = held.map_or(0, |held| held.seq.0);
+        let all = self.store.is_in_full_pass(self.peer);
+        self.outbox.urgent(Frame::Resume(v1::Resume { run, seq, number: self.number, all }));
+    }
+
+    /// Compares what both sides hold. Where it differs, all of the other side's log is taken once more.
+    async fn compare(&mut self, told: &v1::Digest) -> Result<(), SessionError> {
+        let Some(differs) = differs(&self.store, self.peer, told).await? else { return Ok(()) };
+        self.store.end_full_pass(self.peer);
+        if differs && self.store.begin_full_pass(self.peer) {
+            tracing::warn!("the other side holds other records; all of its log is taken once more");
+            self.backlog = Backlog::new(Seq(0));
+            self.values.keep(|_| false);
+            self.ask_again();
+            return Ok(());
+        }
+        self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.differs, differs) != differs);
+        Ok(())
+    }
+
+    fn wait_for_space(&mut self) {
+        self.full.get_or_insert_with(|| Instant::now() + SPACE);
+        self.show_full(true);
+    }
+
+    fn look_for_space(&mut self) {
+        self.full = None;
+        if !self.store.has_space() {
+            return self.wait_for_space();
+        }
+        self.show_full(false);
+        self.values.space_again();
+        // The record of a value that is whole may not have been merged for want of space.
+        self.backlog.lacking().for_each(|clear| self.values.want(*clear));
+        if self.backlog.has_room_again() {
+            self.ask_again();
+        }
+    }
+
+    fn show_full(&self, full: bool) {
+        self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.full, full) != full);
     }
 }

@@ -10,9 +10,7 @@ use tokio::sync::{mpsc, watch};
 use super::super::channel::Sealer;
 use super::{Ended, SessionError, call};
 use crate::keys::AccountId;
-use crate::record::ValueHash;
-use crate::store::{Cursor, Seq, Store, StoreId, Travelling};
-use crate::value::{CHUNK, TAG};
+use crate::store::{Cursor, Outgoing, ReadError, Seq, Store, StoreId, Travelling};
 
 /// Rows of the log that are read at once.
 const ROWS: usize = 256;
@@ -23,11 +21,11 @@ const FRAME: usize = 48 << 10;
 /// How long nothing may be sent until the other side is told that this one is there.
 const SILENCE: Duration = Duration::from_secs(25);
 
-/// Requests of the other side that may wait.
-const REQUESTS: usize = 16;
+/// Parts of values that wait to be sent.
+const PARTS: usize = 8;
 
-/// The most bytes that one request may ask for.
-const RANGE_MAX: u32 = 1 << 20;
+/// How often a log that cannot be read because the disk is full is tried again.
+const FULL: Duration = Duration::from_secs(1);
 
 /// Where frames are put to be sent.
 #[derive(Clone)]
@@ -43,7 +41,7 @@ impl Outbox {
     pub(super) fn new(sealer: Sealer, to: mpsc::Sender<Vec<u8>>) -> (Self, Writer) {
         let (urgent, urgent_queue) = mpsc::unbounded_channel();
         let (log, log_queue) = mpsc::channel(1);
-        let (parts, part_queue) = mpsc::channel(1);
+        let (parts, part_queue) = mpsc::channel(PARTS);
         let (held, held_slot) = watch::channel(v1::Acknowledge::default());
         let writer = Writer { sealer, to, urgent: urgent_queue, log: log_queue, parts: part_queue, held: held_slot };
         (Self { urgent, log, parts, held }, writer)
@@ -58,6 +56,12 @@ impl Outbox {
     /// Says how far the other side's log is held; of several only the newest is sent.
     pub(super) fn hold(&self, held: v1::Acknowledge) {
         self.held.send_replace(held);
+    }
+
+    /// Puts a part of a value behind all others.
+    pub(super) async fn part(&self, frame: Frame) {
+        // The writer is gone only when the session is.
+        let _ = self.parts.send(frame).await;
     }
 
     /// Puts the last frame.
@@ -102,31 +106,64 @@ impl Writer {
     }
 }
 
+/// From where on the other side wants the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Which of its wishes this is, from 0.
+    pub(super) number: u32,
+    pub(super) after: Seq,
+    /// Also what came through the other side.
+    pub(super) all: bool,
+}
+
 /// Sends the log after a place, and then every change as it is committed, until this store is another one.
 pub(super) async fn log(
     store: &Store,
     outbox: &Outbox,
     identity: (StoreId, AccountId),
     peer: StoreId,
-    mut after: Seq,
+    mut wanted: watch::Receiver<Wanted>,
 ) -> Result<Ended, SessionError> {
     let mut commits = store.commits();
+    let Wanted { mut number, mut after, mut all } = *wanted.borrow_and_update();
     loop {
         commits.borrow_and_update();
         if store.identity() != identity {
             return Ok(Ended::Again);
         }
         loop {
-            let from = store.clone();
-            let part = call(move || from.outgoing(after, peer, ROWS)).await??;
+            if wanted.has_changed().is_ok_and(|changed| changed) {
+                Wanted { number, after, all } = *wanted.borrow_and_update();
+            }
+            let part = read_part(store, after, (!all).then_some(peer)).await?;
             let Some(cursor) = part.cursor.filter(|cursor| cursor.seq > after) else { break };
-            if !send_part(outbox, part.records, cursor).await {
+            if !send_part(outbox, part.records, cursor, number).await {
                 return Ok(Ended::Gone);
             }
             after = cursor.seq;
         }
-        if commits.changed().await.is_err() {
-            return Ok(Ended::Stopped);
+        // What the other side says from now on it need not hear.
+        all = false;
+        tokio::select! {
+            changed = commits.changed() => if changed.is_err() {
+                return Ok(Ended::Stopped);
+            },
+            Ok(()) = wanted.changed() => wanted.mark_changed(),
+        }
+    }
+}
+
+/// Reads a part of the log; a store that waits for space is waited for.
+async fn read_part(store: &Store, after: Seq, to: Option<StoreId>) -> Result<Outgoing, SessionError> {
+    loop {
+        let from = store.clone();
+        let read = move || match to {
+            Some(peer) => from.outgoing(after, peer, ROWS),
+            None => from.outgoing_all(after, ROWS),
+        };
+        match call(read).await? {
+            Err(ReadError::DiskFull) => tokio::time::sleep(FULL).await,
+            read => return Ok(read?),
         }
     }
 }
@@ -145,12 +182,14 @@ pub(super) async fn questions(outbox: &Outbox, questions: &mut watch::Receiver<u
 }
 
 /// Sends a part of the log in frames; the last one has the cursor. `false` where the writer is gone.
-async fn send_part(outbox: &Outbox, records: Vec<(Seq, Travelling)>, cursor: Cursor) -> bool {
-    let (mut frame, mut bytes) = (v1::Log::default(), 0);
+async fn send_part(outbox: &Outbox, records: Vec<(Seq, Travelling)>, cursor: Cursor, number: u32) -> bool {
+    let empty = || v1::Log { number, ..v1::Log::default() };
+    let (mut frame, mut bytes) = (empty(), 0);
     for (seq, Travelling { record, value }) in records {
         let (clear, sealed, auth) = (record.clear, record.sealed, record.auth.0.to_vec());
         let length = clear.len() + sealed.len() + value.as_ref().map_or(0, Vec::len);
-        if bytes + length > FRAME && outbox.log.send(Frame::Log(std::mem::take(&mut frame))).await.is_err() {
+        if bytes + length > FRAME && outbox.log.send(Frame::Log(std::mem::replace(&mut frame, empty()))).await.is_err()
+        {
             return false;
         }
         bytes = if frame.records.is_empty() { length } else { bytes + length };
@@ -159,59 +198,4 @@ async fn send_part(outbox: &Outbox, records: Vec<(Seq, Travelling)>, cursor: Cur
     frame.run = Some(cursor.run.0.to_vec());
     frame.seq = cursor.seq.0;
     outbox.log.send(Frame::Log(frame)).await.is_ok()
-}
-
-/// A queue of what the other side asks for. One that is full ends the session: nobody needs to ask for so much at once.
-pub(super) fn requests() -> (mpsc::Sender<v1::BlobWant>, mpsc::Receiver<v1::BlobWant>) {
-    mpsc::channel(REQUESTS)
-}
-
-/// Sends the parts of values that the other side asks for.
-pub(super) async fn serve_values(
-    store: Store,
-    outbox: Outbox,
-    mut requests: mpsc::Receiver<v1::BlobWant>,
-) -> Result<Ended, SessionError> {
-    while let Some(want) = requests.recv().await {
-        let hash = <[u8; 32]>::try_from(want.hash.as_slice()).map_err(|_| SessionError::Protocol("no hash"))?;
-        if want.length > RANGE_MAX {
-            return Err(SessionError::Protocol("it asks for too much at once"));
-        }
-        if !serve_value(&store, &outbox, hash, want.offset, want.length as usize).await? {
-            outbox.urgent(Frame::BlobGone(v1::BlobGone { hash: hash.to_vec() }));
-        }
-    }
-    Ok(Ended::Gone)
-}
-
-/// Sends a range of a value's file; `false` where it is not here, or not readable.
-async fn serve_value(
-    store: &Store,
-    outbox: &Outbox,
-    hash: [u8; 32],
-    mut offset: u64,
-    mut left: usize,
-) -> Result<bool, SessionError> {
-    let from = store.clone();
-    let Some(mut file) = call(move || from.blob(ValueHash(hash))).await? else { return Ok(false) };
-    while left > 0 {
-        let mut data = vec![0; left.min(CHUNK + TAG)];
-        let (back, read, part) = call(move || {
-            let read = file.read(offset, &mut data);
-            (file, read, data)
-        })
-        .await?;
-        file = back;
-        if read.is_err() {
-            return Ok(false);
-        }
-        left -= part.len();
-        let length = part.len() as u64;
-        let frame = v1::BlobPart { hash: hash.to_vec(), offset, data: part };
-        if outbox.parts.send(Frame::BlobPart(frame)).await.is_err() {
-            return Ok(true);
-        }
-        offset += length;
-    }
-    Ok(true)
 }

@@ -1,0 +1,77 @@
+//! `kvass pair`: a line that lets another device join.
+
+use std::io;
+
+use kvass_proto::v1::{self, reply::Reply, request::Command};
+use terminal_size::{Height, Width, terminal_size_of};
+
+use crate::client::Client;
+use crate::connection::unexpected;
+use crate::error::Error;
+use crate::output::Output;
+use crate::pairing::Pairing;
+use crate::qr;
+
+pub(crate) fn run(client: &mut Client) -> Result<(), Error> {
+    let Reply::Config(config) = client.ask(Command::Config(v1::ConfigQuery {}))? else { return Err(unexpected()) };
+    let v1::Config { key, remote, .. } = config;
+    if key.is_empty() {
+        return Err(Error::input("this store cannot be read here, so it has no key to give away")
+            .hint("run kvass pair on a device"));
+    }
+    if remote.is_empty() {
+        return Err(Error::input("there is no remote through which another device could be reached")
+            .hint("name one: kvass config remote HOST"));
+    }
+    client.note("whoever has this line can read and change everything: kvass join on the new device takes it");
+    if is_own_name(&remote) {
+        client.note(&format!("{remote} means the machine itself on every machine: name the remote by another address"));
+    }
+    let line = Pairing { key, remote }.to_line();
+    let mut output = Output::stdout()?;
+    output.line(&line)?;
+    if output.terminal {
+        output.flush()?;
+        show_code(client, &line, &mut output)?;
+    }
+    output.finish()
+}
+
+/// Whether another device would look for the remote on itself.
+fn is_own_name(url: &str) -> bool {
+    let host = url.split_once("://").map_or(url, |(_, host)| host);
+    ["localhost:", "127.", "[::1]:"].iter().any(|own| host.starts_with(own))
+}
+
+/// Capitals make a smaller code, and a line is read in either case.
+fn show_code(client: &Client, line: &str, output: &mut Output) -> Result<(), Error> {
+    let Some((code, columns)) = qr::draw(&line.to_uppercase()) else { return Ok(()) };
+    let (width, height) =
+        terminal_size_of(io::stdout()).map_or((80, 24), |(Width(width), Height(height))| (width, height));
+    if usize::from(width) < columns || usize::from(height) < code.lines().count() {
+        client.note(&format!("the terminal is too small for a QR code of {columns} columns"));
+        return Ok(());
+    }
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    output.write(if is_plain { code } else { white_on_black(&code) }.as_bytes())
+}
+
+/// The colours of the code are fixed, whatever those of the terminal are.
+fn white_on_black(code: &str) -> String {
+    code.lines().map(|line| format!("\x1b[97;40m{line}\x1b[0m\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_each_machines_own_is_known() {
+        for own in ["http://localhost:80", "http://127.0.0.1:8000", "https://[::1]:443"] {
+            assert!(is_own_name(own), "{own}");
+        }
+        for other in ["http://localhost.example:80", "http://10.127.0.1:80", "https://[::2]:443"] {
+            assert!(!is_own_name(other), "{other}");
+        }
+    }
+}
