@@ -13,7 +13,7 @@ use kvassd::keys::{EncryptionKey, SyncKey};
 use kvassd::network::Tcp;
 use kvassd::random::Random;
 use kvassd::sync::channel::{Opener, Sealer};
-use kvassd::sync::connect::{self, Opened};
+use kvassd::sync::connect::{self, Opened, Trust, Way};
 use prost::Message;
 use tokio::sync::{Semaphore, watch};
 
@@ -80,8 +80,9 @@ async fn device(
     seen: &watch::Sender<Vec<Option<u64>>>,
 ) -> Result<std::convert::Infallible, Failure> {
     let permit = places.acquire().await?;
+    let way = Way { network: Arc::new(Tcp), trust: Trust::default() };
     let Opened { channel, mut link, connection: _connection } =
-        connect::open(&Tcp, &Random::system(), key, url).await?;
+        connect::open(&way, &Random::system(), key, url).await?;
     let (mut sealer, mut opener) = channel.split();
     let id = || Random::system().bytes::<16>().map(|id| id.to_vec());
     let clock_us = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_micros() as u64;

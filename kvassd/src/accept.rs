@@ -33,6 +33,9 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// How long no connection is accepted after one could not be.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The same, where a guest goes for the next one.
+const MOMENT: Duration = Duration::from_millis(2);
+
 /// Requests that one HTTP/2 connection may have open: a proxy may send several devices over one.
 const STREAMS: u32 = 8;
 
@@ -78,9 +81,9 @@ pub async fn run<A: Accept, S: Serve>(mut listener: A, service: S, stop: Cancell
                 if !std::mem::replace(&mut was_refused, true) {
                     tracing::warn!(%error, "a connection cannot be accepted");
                 }
-                // Most often descriptors are short: a guest can give one back, and the same would fail again at once.
-                guests.show_out_oldest();
-                let _ = timeout(PAUSE, stop.cancelled()).await;
+                // Most often descriptors are short: a guest can give one back, else the same would fail again at once.
+                let pause = if guests.show_out_oldest() { MOMENT } else { PAUSE };
+                let _ = timeout(pause, stop.cancelled()).await;
             }
         }
     }

@@ -35,6 +35,8 @@ pub struct Config {
     pub options: Options,
     /// Where devices are accepted; `None`: nowhere.
     pub bind: Option<SocketAddr>,
+    /// A file of authorities to trust with `https`, beside those of the system.
+    pub authorities: Option<PathBuf>,
     /// Whether a client started this daemon.
     pub on_demand: bool,
     /// Whether to repair the store instead of serving it.
@@ -70,6 +72,9 @@ struct Flags {
     /// The address and port for devices (KVASS_BIND) [default: 0.0.0.0:8000]
     #[arg(long, value_name = "ADDR", requires = "server")]
     bind: Option<String>,
+    /// Authorities in PEM to trust with https, beside those of the system (KVASS_CA)
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Moves a damaged store aside, makes a new one of all that verifies, and ends
     #[arg(long)]
     repair: bool,
@@ -161,6 +166,10 @@ impl Config {
             log: level(flags.log.or_else(|| text("KVASS_LOG")))?,
             options: Options { value_max, reserve: reserve.max(RESERVE_MIN) },
             bind: if flags.server { Some(bind(flags.bind.or_else(|| text("KVASS_BIND")))?) } else { None },
+            authorities: match flags.ca.or_else(|| variable("KVASS_CA").map(PathBuf::from)) {
+                Some(file) => Some(absolute(&file)?),
+                None => None,
+            },
             on_demand: flags.on_demand,
             repair: flags.repair,
             arguments: arguments.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect(),

@@ -15,7 +15,7 @@ use crate::local::failure;
 use crate::local::state::{Identity, Serving, Shared, State};
 use crate::socket::{Bound, Lock, Place};
 use crate::store::{OpenError, Store};
-use crate::sync::remote::Remote;
+use crate::sync::remote::{Remote, Trust};
 use crate::sync::server;
 
 /// How long requests that were begun may take once the daemon is asked to stop.
@@ -88,7 +88,7 @@ pub async fn run(
             return Err(error);
         }
     };
-    let remote = Remote::new(store.clone());
+    let remote = Remote::new(store.clone(), Trust { file: config.authorities.clone() });
     let mut syncing = JoinSet::new();
     let bind = match accept_devices(config, &store, &stop, &mut syncing).await {
         Ok(bind) => bind,

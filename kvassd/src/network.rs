@@ -3,9 +3,15 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// How long one address of a host is tried alone.
+const START: Duration = Duration::from_millis(250);
 
 /// A connection that carries bytes both ways.
 pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -16,6 +22,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 #[tonic::async_trait]
 pub trait Connect: Send + Sync {
     /// Connects to a port of a host: a name, an IPv4 address, or an IPv6 address without brackets.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](io::ErrorKind::NotFound) where the name does not resolve, others where nobody is there.
     async fn connect(&self, host: &str, port: u16) -> io::Result<Box<dyn Wire>>;
 }
 
@@ -35,11 +44,34 @@ pub struct Tcp;
 #[tonic::async_trait]
 impl Connect for Tcp {
     async fn connect(&self, host: &str, port: u16) -> io::Result<Box<dyn Wire>> {
-        let stream = TcpStream::connect((host, port)).await?;
+        let addresses =
+            lookup_host((host, port)).await.map_err(|error| io::Error::new(io::ErrorKind::NotFound, error))?;
+        let stream = first(addresses).await?;
         // Frames are whole when they are written: waiting for more only delays them.
         stream.set_nodelay(true)?;
         Ok(Box::new(stream))
     }
+}
+
+/// The first connection that stands, of one to each address. Each has a short start on the next one, so that an address
+/// of a family that leads nowhere keeps nobody waiting (RFC 8305).
+async fn first(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+    let (mut attempts, mut failure) = (JoinSet::new(), io::Error::from(io::ErrorKind::NotFound));
+    for address in addresses {
+        attempts.spawn(TcpStream::connect(address));
+        match timeout(START, attempts.join_next()).await {
+            Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
+            Ok(Some(Ok(Err(error)))) => failure = error,
+            _ => {}
+        }
+    }
+    while let Some(Ok(ended)) = attempts.join_next().await {
+        match ended {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 impl Accept for TcpListener {

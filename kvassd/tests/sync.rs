@@ -151,7 +151,7 @@ fn a_remote_that_is_something_else_is_named_and_local_commands_go_on() {
     });
     for (remote, found) in [
         (format!("http://{closed}"), format!("nothing answers at http://{closed}")),
-        (format!("http://{address}"), format!("http://{address} is no kvassd server")),
+        (format!("http://{address}"), format!("http://{address} is no kvassd server, but a web server")),
     ] {
         let set = device.set_remote(&remote);
         assert!(!set.reached);

@@ -59,11 +59,10 @@ impl Guests {
         Place { guests: self.clone(), number, shown_out, _permit: permit }
     }
 
-    /// Ends the connection that has been a guest for longest.
-    pub(super) fn show_out_oldest(&self) {
-        if let Some((_, oldest)) = self.queue().waiting.pop_first() {
-            oldest.cancel();
-        }
+    /// Ends the connection that has been a guest for longest; whether there was one.
+    pub(super) fn show_out_oldest(&self) -> bool {
+        let oldest = self.queue().waiting.pop_first();
+        oldest.map(|(_, oldest)| oldest.cancel()).is_some()
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

@@ -9,6 +9,7 @@ use kvass_proto::v1::request::Command;
 use kvass_proto::v1::{self, error::Code, reply::Reply, stored};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::failure::Failure;
 use super::state::Shared;
@@ -20,6 +21,9 @@ use crate::sync::remote::{Goal, Remote, RemoteError};
 
 /// How often a client that waits for a sync is shown how far it is.
 const SHOW: Duration = Duration::from_millis(200);
+
+/// How long it may take to see whether another port was meant.
+const GUESS: Duration = Duration::from_secs(2);
 
 /// A connection and what its request needs.
 pub(super) struct Exchange<'a, 'from, 'out> {
@@ -192,21 +196,18 @@ impl Exchange<'_, '_, '_> {
                 found: format!("a kvassd with the same key answers at {url}"),
                 hint: String::new(),
             },
-            Err(error) => {
-                v1::RemoteSet { reached: false, found: error.to_string(), hint: self.hint(&url, &error).await }
-            }
+            Err(error) => v1::RemoteSet { reached: false, found: error.text(), hint: self.hint(&url, &error).await },
         };
         Ok(Reply::RemoteSet(found))
     }
 
     /// Whoever named no port may have meant that of `kvass serve`.
     async fn hint(&self, url: &str, error: &RemoteError) -> String {
-        if let (RemoteError::Absent(_) | RemoteError::Silent(_), Some(host)) = (error, url.strip_suffix(":80")) {
-            let other = format!("{host}:8000");
-            if self.remote.probe(&other).await.is_ok() {
-                let host = host.trim_start_matches("http://");
-                return format!("a kvassd with the same key answers at port 8000: kvass config remote {host}:8000");
-            }
+        if let Some(host) = without_port(url)
+            && !error.is_permanent()
+            && let Ok(Ok(())) = timeout(GUESS, self.remote.probe(&format!("http://{host}:8000"))).await
+        {
+            return format!("a kvassd with the same key answers at port 8000: kvass config remote {host}:8000");
         }
         error.hint().into()
     }
@@ -310,6 +311,12 @@ fn goal(sync: v1::Sync) -> Result<Goal, Failure> {
 /// What a client is told whose request comes too late.
 pub(super) fn stopping() -> Failure {
     Failure::new(Code::Stopping, "the daemon is stopping")
+}
+
+/// The host of a URL whose port is the one that stands for none.
+fn without_port(url: &str) -> Option<&str> {
+    let port = |scheme, port| url.strip_prefix(scheme)?.strip_suffix(port);
+    port("http://", ":80").or_else(|| port("https://", ":443"))
 }
 
 fn store_inline(store: &Store, set: &v1::Set, bytes: &[u8]) -> Result<Outcome, WriteError> {

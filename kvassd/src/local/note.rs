@@ -74,6 +74,7 @@ mod tests {
     use super::*;
     use crate::clock::{Clock, now_us};
     use crate::store::{Options, StoreId, Surroundings};
+    use crate::sync::remote::Trust;
 
     const OPTIONS: Options = Options { value_max: 1 << 20, reserve: 4 << 20 };
 
@@ -109,7 +110,7 @@ mod tests {
     fn changes_that_wait_are_told_once_an_hour_also_after_a_restart() {
         let place = Place::new();
         let store = place.open();
-        let (remote, notes) = (Remote::new(store.clone()), Notes::default());
+        let (remote, notes) = (Remote::new(store.clone(), Trust::default()), Notes::default());
         set(&store, "a");
         place.pass(2 * DAY);
         assert_eq!(notes.due(&store, &remote), None, "no remote");
@@ -131,7 +132,7 @@ mod tests {
         place.pass(DAY);
 
         let store = place.open();
-        let (remote, notes) = (Remote::new(store.clone()), Notes::default());
+        let (remote, notes) = (Remote::new(store.clone(), Trust::default()), Notes::default());
         assert_eq!(notes.due(&store, &remote), told("1 day"));
         store.close();
     }
@@ -140,7 +141,7 @@ mod tests {
     fn what_the_remote_holds_does_not_wait_and_a_new_change_is_young() {
         let place = Place::new();
         let store = place.open();
-        let (remote, notes, peer) = (Remote::new(store.clone()), Notes::default(), StoreId([7; 16]));
+        let (remote, notes, peer) = (Remote::new(store.clone(), Trust::default()), Notes::default(), StoreId([7; 16]));
         store.set_remote("http://127.0.0.1:1".into()).unwrap();
         store.meet_remote(peer).unwrap();
         set(&store, "a");

@@ -1,5 +1,10 @@
-//! Connecting to a remote: a connection, HTTP/2 on it, a gRPC stream in that, and the handshake of the channel.
+//! Connecting to a remote: a connection, TLS on it where that is asked for, HTTP/2 in it, a gRPC stream in that, and the handshake of the channel.
 
+mod heard;
+mod tls;
+
+use std::error::Error as _;
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -11,9 +16,13 @@ use hyper::{Request, Response, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::codegen::Service;
+use tonic::{Code, Status, Streaming};
 
+use self::heard::{Heard, Kind, Listening};
+pub use self::tls::{TlsError, Trust};
 use super::channel::{Channel, ChannelError, Initiator};
 use super::grpc::{self, sync_client};
 use super::session::{Link, SessionError};
@@ -33,27 +42,42 @@ const GOODBYE: Duration = Duration::from_secs(1);
 pub enum RemoteError {
     #[error("{0} is no address")]
     Address(String),
+    #[error("the name {0} does not resolve")]
+    Name(String),
     #[error("nothing answers at {0}")]
     Absent(String),
     #[error("{0} does not answer in time")]
     Silent(String),
-    #[error("{0} is no kvassd server")]
-    Other(String),
-    #[error("https is not supported yet")]
-    Tls,
+    #[error("{0} ends the connection before it has answered")]
+    Closed(String),
+    #[error("{url} is no kvassd server, but {what}")]
+    Other { url: String, what: &'static str },
+    #[error("{0} expects https")]
+    WantsTls(String),
+    #[error("a proxy answers at {0}, and no kvassd behind it")]
+    Proxy(String),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Session(#[from] SessionError),
 }
 
 impl RemoteError {
-    /// Whether another attempt must fail in the same way.
+    /// Whether another attempt must fail in the same way. A certificate may be renewed, and a server moved.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Session(error) => error.is_permanent(),
-            Self::Address(_) | Self::Tls => true,
+            Self::Address(_) => true,
             _ => false,
         }
+    }
+
+    /// The error with its causes, on one line.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let causes = std::iter::successors(self.source(), |&error| error.source());
+        causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
     }
 
     /// What to do about it, or nothing.
@@ -65,6 +89,9 @@ impl RemoteError {
                 "compare 'Fingerprint' in 'kvass config show' on both machines, then set one key with 'kvass config key'"
             }
             Self::Absent(_) => "is 'kvass serve' running there? Without a port 80 is meant; kvass serve has 8000",
+            Self::WantsTls(_) => "kvass config remote https://…",
+            Self::Proxy(_) => "is 'kvass serve' running there, and does the proxy pass gRPC on to its port?",
+            Self::Tls(error) => error.hint(),
             _ => "",
         }
     }
@@ -84,33 +111,68 @@ pub struct Opened {
 ///
 /// # Errors
 /// Whatever is there in place of a remote with the same key.
-pub async fn open(network: &dyn Connect, random: &Random, key: &SyncKey, url: &str) -> Result<Opened, RemoteError> {
+pub async fn open(way: &Way, random: &Random, key: &SyncKey, url: &str) -> Result<Opened, RemoteError> {
     let address = Address::parse(url)?;
     let silent = |_| RemoteError::Silent(url.to_owned());
-    let other = || RemoteError::Other(url.to_owned());
-    let wire = timeout(CONNECT, network.connect(&address.host, address.port)).await;
-    let wire = wire.map_err(|_| RemoteError::Absent(url.to_owned()))?;
-    let connection = Connection::over(wire.map_err(|_| RemoteError::Absent(url.to_owned()))?).await;
-    let connection = connection.map_err(|_| other())?;
-    let mut client = sync_client::SyncClient::with_origin(connection.transport.clone(), address.origin)
-        .max_decoding_message_size(grpc::FRAME_MAX)
-        .max_encoding_message_size(grpc::FRAME_MAX);
+    let wire = timeout(CONNECT, address.connect(way, url)).await.map_err(silent)??;
+    let heard = Heard::default();
+    let connection = Connection::over(Listening::new(wire, heard.clone())).await;
+    let connection = connection.map_err(|_| RemoteError::Closed(url.to_owned()))?;
     let (initiator, first) = Initiator::start(key, random).map_err(SessionError::from)?;
     let (to, frames) = grpc::outgoing();
     // The queue has room: nothing was put into it.
     let _ = to.send(first).await;
-    let answer = timeout(CONNECT, client.session(grpc::encode(frames))).await.map_err(silent)?;
-    let mut from = answer.map_err(|_| other())?.into_inner();
-    let reply = timeout(grpc::HANDSHAKE, grpc::receive(&mut from)).await.map_err(silent)?;
-    let reply = reply.map_err(|_| other())?.ok_or_else(other)?;
+    let answered = timeout(CONNECT, greet(&connection, address.origin, frames)).await.map_err(silent)?;
+    let (reply, from) = answered.map_err(|status| other(url, heard.kind(), &status))?;
     let channel = initiator.finish(&reply).map_err(SessionError::from)?;
     let (inbound, frames) = grpc::incoming();
     connection.tasks.spawn(grpc::carry(from, inbound));
     Ok(Opened { channel, link: Link { to, from: frames }, connection })
 }
 
+/// Begins the stream of a session, and returns the remote's reply and what comes after it.
+async fn greet(
+    connection: &Connection,
+    origin: Uri,
+    frames: ReceiverStream<Vec<u8>>,
+) -> Result<(Vec<u8>, Streaming<grpc::Frame>), Status> {
+    let mut client = sync_client::SyncClient::with_origin(connection.transport.clone(), origin)
+        .max_decoding_message_size(grpc::FRAME_MAX)
+        .max_encoding_message_size(grpc::FRAME_MAX);
+    let mut from = client.session(grpc::encode(frames)).await?.into_inner();
+    let reply = grpc::receive(&mut from).await?;
+    Ok((reply.ok_or_else(|| Status::unimplemented("no reply"))?, from))
+}
+
+/// What it is that gave no reply.
+fn other(url: &str, kind: Kind, status: &Status) -> RemoteError {
+    let url = url.to_owned();
+    let what = |what| RemoteError::Other { url: url.clone(), what };
+    match kind {
+        Kind::Tls => RemoteError::WantsTls(url),
+        Kind::Web => what("a web server"),
+        Kind::Ssh => what("an SSH server"),
+        Kind::Other => what("something else"),
+        Kind::Nothing => RemoteError::Closed(url),
+        // A status that has a cause is no answer.
+        Kind::Http2 if status.source().is_some() => RemoteError::Closed(url),
+        Kind::Http2 if status.code() == Code::Unavailable => RemoteError::Proxy(url),
+        Kind::Http2 => what("a web server"),
+    }
+}
+
+/// The way to a remote.
+#[derive(Clone)]
+pub struct Way {
+    /// Where connections are made.
+    pub network: Arc<dyn Connect>,
+    /// Whom to trust with `https`.
+    pub trust: Trust,
+}
+
 /// A URL of the form `scheme://host:port`.
 struct Address {
+    is_secure: bool,
     host: String,
     port: u16,
     origin: Uri,
@@ -120,13 +182,24 @@ impl Address {
     fn parse(url: &str) -> Result<Self, RemoteError> {
         let wrong = || RemoteError::Address(url.to_owned());
         let origin: Uri = url.parse().map_err(|_| wrong())?;
-        let default = match origin.scheme_str() {
-            Some("http") => 80,
-            Some("https") => return Err(RemoteError::Tls),
+        let (is_secure, default) = match origin.scheme_str() {
+            Some("http") => (false, 80),
+            Some("https") => (true, 443),
             _ => return Err(wrong()),
         };
         let host = origin.host().ok_or_else(wrong)?.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { host, port: origin.port_u16().unwrap_or(default), origin })
+        Ok(Self { is_secure, host, port: origin.port_u16().unwrap_or(default), origin })
+    }
+
+    async fn connect(&self, way: &Way, url: &str) -> Result<Box<dyn Wire>, RemoteError> {
+        let wire = way.network.connect(&self.host, self.port).await.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => RemoteError::Name(self.host.clone()),
+            _ => RemoteError::Absent(url.to_owned()),
+        })?;
+        if !self.is_secure {
+            return Ok(wire);
+        }
+        Ok(tls::secure(wire, &self.host, &way.trust).await?)
     }
 }
 
@@ -137,7 +210,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    async fn over(wire: Box<dyn Wire>) -> hyper::Result<Self> {
+    async fn over(wire: impl Wire + 'static) -> hyper::Result<Self> {
         let tasks = Tasks::default();
         let (sender, connection) = http2::Builder::new(tasks.clone())
             .timer(TokioTimer::new())

@@ -12,10 +12,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::channel::{ChannelError, Opener, Sealer};
-use super::connect::{self, Opened, RemoteError};
+use super::connect::{self, Opened, RemoteError, Way};
 use super::session::{self, Link, SessionError};
 use crate::keys::{EncryptionKey, Keys, SyncKey};
-use crate::network::Connect;
 use crate::random::Random;
 use crate::record::{Auth, Record};
 use crate::store::{Difference, Store, Travelling};
@@ -45,13 +44,13 @@ pub struct Preview {
 /// A remote that does not answer, holds another key, or is this very store; or this store cannot be read.
 pub async fn preview(
     store: &Store,
-    network: &dyn Connect,
+    way: &Way,
     url: &str,
     key: &EncryptionKey,
     seen: &watch::Sender<u64>,
 ) -> Result<Preview, RemoteError> {
     let random = store.surroundings().random.clone();
-    let opened = connect::open(network, &random, &SyncKey::derive(key), url).await?;
+    let opened = connect::open(way, &random, &SyncKey::derive(key), url).await?;
     let silent = |_| RemoteError::Silent(url.to_owned());
     let mut look = Look::new(store, key, opened, url);
     let looked = timeout(LIMIT, look.run(&random, seen)).await.map_err(silent).flatten();

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
-pub use super::connect::RemoteError;
-use super::connect::{self, Opened};
+use super::connect::{self, Opened, Way};
+pub use super::connect::{RemoteError, Trust};
 use super::jump::jumped;
 use super::preview::{self, Preview};
 use super::session::{self, Ended, Progress, Side};
@@ -59,7 +59,7 @@ pub enum Goal {
 #[derive(Clone)]
 pub struct Remote {
     store: Store,
-    network: Arc<dyn Connect>,
+    way: Way,
     state: Arc<watch::Sender<State>>,
     progress: Arc<watch::Sender<Progress>>,
     questions: Arc<watch::Sender<u64>>,
@@ -68,19 +68,23 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// The link of a store, which [`Remote::run`] keeps.
+    /// The link of a store, which [`Remote::run`] keeps. With `https` it trusts whom the system does, and `trust`.
     #[must_use]
-    pub fn new(store: Store) -> Self {
-        Self::over(Arc::new(Tcp), store)
+    pub fn new(store: Store, trust: Trust) -> Self {
+        Self::with(Way { network: Arc::new(Tcp), trust }, store)
     }
 
     /// The same over another network than TCP.
     #[must_use]
     pub fn over(network: Arc<dyn Connect>, store: Store) -> Self {
+        Self::with(Way { network, trust: Trust::default() }, store)
+    }
+
+    fn with(way: Way, store: Store) -> Self {
         let state = State::beginning(store.surroundings().clock.now_us());
         Self {
             store,
-            network,
+            way,
             state: Arc::new(watch::Sender::new(state)),
             progress: Arc::new(watch::Sender::new(Progress::default())),
             questions: Arc::new(watch::Sender::new(0)),
@@ -125,8 +129,8 @@ impl Remote {
                 Ok(Ended::Stopped) => return,
                 Ok(_) => self.enter(link::State::Waiting, None),
                 Err(error) => {
-                    if seldom.is_new(&text(&error), Instant::now()) {
-                        tracing::info!(error = text(&error), "no session with the remote");
+                    if seldom.is_new(&error.text(), Instant::now()) {
+                        tracing::info!(error = error.text(), "no session with the remote");
                     }
                     let state = if is_permanent { link::State::Blocked } else { link::State::Waiting };
                     self.enter(state, Some(&error));
@@ -175,8 +179,7 @@ impl Remote {
     }
 
     async fn session(&self, url: &str, stop: &CancellationToken) -> Result<Ended, RemoteError> {
-        let opened =
-            connect::open(&*self.network, &self.store.surroundings().random, &self.store.sync_key(), url).await?;
+        let opened = connect::open(&self.way, &self.store.surroundings().random, &self.store.sync_key(), url).await?;
         let Opened { channel, link, connection } = opened;
         let (progress, mut shown) = watch::channel(Progress::default());
         let running = session::run(
@@ -220,7 +223,7 @@ impl Remote {
         self.state.send_modify(|now| {
             // What went wrong stays to be read until it is better.
             match error {
-                Some(error) => (now.error, now.hint) = (text(error), error.hint().to_owned()),
+                Some(error) => (now.error, now.hint) = (error.text(), error.hint().to_owned()),
                 None if state == link::State::Connected => (now.error, now.hint) = Default::default(),
                 None => {}
             }
@@ -291,7 +294,7 @@ impl Remote {
 
     /// Looks whether a remote answers, which takes some seconds at most.
     pub async fn probe(&self, url: &str) -> Result<(), RemoteError> {
-        connect::open(&*self.network, &self.store.surroundings().random, &self.store.sync_key(), url).await.map(drop)
+        connect::open(&self.way, &self.store.surroundings().random, &self.store.sync_key(), url).await.map(drop)
     }
 
     /// Looks at what another remote holds, under its key; `seen` counts the records that came.
@@ -304,7 +307,7 @@ impl Remote {
         key: &EncryptionKey,
         seen: &watch::Sender<u64>,
     ) -> Result<Preview, RemoteError> {
-        preview::preview(&self.store, &*self.network, url, key, seen).await
+        preview::preview(&self.store, &self.way, url, key, seen).await
     }
 
     /// Ends a wait between attempts, also where the last one says that all others must fail: something may have been
@@ -353,15 +356,4 @@ impl Remote {
     fn has_acknowledged(&self, now: Progress, own: Seq) -> bool {
         now.peer.is_some_and(|peer| self.store.peer(peer).acknowledged >= own)
     }
-}
-
-/// An error with its causes, on one line.
-fn text(error: &RemoteError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }

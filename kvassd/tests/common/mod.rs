@@ -50,6 +50,7 @@ pub fn claim(directory: &Path) -> (Config, Place) {
         log: tracing::Level::INFO,
         options: Options { value_max: VALUE_MAX, reserve: 4 << 20 },
         bind: None,
+        authorities: None,
         on_demand: false,
         repair: false,
         arguments: vec!["--flag".into()],
@@ -229,7 +230,9 @@ pub struct Process {
 impl Process {
     pub fn command(directory: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kvassd"));
-        for variable in ["KVASS_DB", "KVASS_SOCKET", "KVASS_LOG", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"] {
+        for variable in
+            ["KVASS_DB", "KVASS_SOCKET", "KVASS_LOG", "KVASS_CA", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"]
+        {
             command.env_remove(variable);
         }
         command.arg("--db").arg(directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
