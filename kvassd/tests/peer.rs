@@ -265,8 +265,8 @@ async fn a_difference_is_mended_by_one_full_pass() {
     a.set("lost", b"3".to_vec()).await;
     a.set("lost too", bytes(60_000)).await;
     let (own, peer) = (a.store.identity().0, b.store.identity().0);
-    let end = a.store.outgoing(Seq(0), peer, 1_000).unwrap().cursor;
-    b.store.merge(Vec::new(), own, end).unwrap();
+    let end = a.store.outgoing(Seq(0), b.store.opening(), 1_000).unwrap().cursor;
+    b.store.merge(Vec::new(), a.store.opening(), end).unwrap();
     let wire = Wire::new(&a, &b);
     b.sees("lost", Some(b"3")).await;
     b.sees("lost too", Some(&bytes(60_000))).await;
@@ -282,7 +282,7 @@ async fn a_difference_is_mended_by_one_full_pass() {
 async fn a_difference_that_stays_is_shown_and_starts_one_pass_a_day() {
     let device = Device::new();
     device.set("x", b"1".to_vec()).await;
-    let head = device.store.outgoing(Seq(0), StoreId(STORE), 10).unwrap().cursor.unwrap();
+    let head = device.store.outgoing_all(Seq(0), 10).unwrap().cursor.unwrap();
     let mut peer = Peer::greeted(&device, Some(head)).await;
     // It has a record that the device refuses.
     let mut made_up = records(&device.store);
