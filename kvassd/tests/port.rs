@@ -214,3 +214,12 @@ async fn http_2_finds_the_same_and_grpc_is_told_what_is_not_there() {
     }
     server.stop().await;
 }
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_over_http_1_is_told_that_it_needs_http_2() {
+    let server = Server::start();
+    let head = "POST /kvass.v1.Sync/Session HTTP/1.1\r\nConnection: close\r\nContent-Type: application/grpc\r\n";
+    let refused = server.exchange(&format!("{head}Content-Length: 0\r\n\r\n")).await;
+    assert!(refused.starts_with("HTTP/1.1 505 ") && refused.ends_with("\r\n\r\ngRPC needs HTTP/2\n"), "{refused}");
+    server.stop().await;
+}
+

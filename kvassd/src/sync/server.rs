@@ -64,6 +64,9 @@ impl accept::Serve for Port {
         if !kind.starts_with(b"application/grpc") {
             return http::answer(&request);
         }
+        if request.version() != Version::HTTP_2 {
+            return http::too_old();
+        }
         // It says of any other path that it is not implemented, in the words of gRPC.
         match self.devices.clone().call(request).await {
             Ok(answer) => answer,
