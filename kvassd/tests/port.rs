@@ -13,8 +13,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::{Body as _, Bytes, Frame, Incoming};
+use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use kvass_proto::v1::link::State;
+use kvassd::network::Accept;
 use kvassd::random::Random;
 use kvassd::store::{Options, Store};
 use kvassd::sync::channel::Initiator;
@@ -201,6 +204,15 @@ async fn plain_http_finds_the_state_of_health_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn grpc_over_http_1_is_told_that_it_needs_http_2() {
+    let server = Server::start();
+    let head = "POST /kvass.v1.Sync/Session HTTP/1.1\r\nConnection: close\r\nContent-Type: application/grpc\r\n";
+    let refused = server.exchange(&format!("{head}Content-Length: 0\r\n\r\n")).await;
+    assert!(refused.starts_with("HTTP/1.1 505 ") && refused.ends_with("\r\n\r\ngRPC needs HTTP/2\n"), "{refused}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn http_2_finds_the_same_and_grpc_is_told_what_is_not_there() {
     let server = Server::start();
     let plain = Request::get("http://server/healthz").body(tonic::body::Body::empty()).unwrap();
@@ -214,12 +226,34 @@ async fn http_2_finds_the_same_and_grpc_is_told_what_is_not_there() {
     }
     server.stop().await;
 }
-#[tokio::test(flavor = "multi_thread")]
-async fn grpc_over_http_1_is_told_that_it_needs_http_2() {
-    let server = Server::start();
-    let head = "POST /kvass.v1.Sync/Session HTTP/1.1\r\nConnection: close\r\nContent-Type: application/grpc\r\n";
-    let refused = server.exchange(&format!("{head}Content-Length: 0\r\n\r\n")).await;
-    assert!(refused.starts_with("HTTP/1.1 505 ") && refused.ends_with("\r\n\r\ngRPC needs HTTP/2\n"), "{refused}");
-    server.stop().await;
+
+/// What a device says of a web server that gives the same answer to everything.
+async fn found_of(status: u16) -> String {
+    let (network, mut listener) = network();
+    let answering = tokio::spawn(async move {
+        let (wire, _) = listener.accept().await.unwrap();
+        let page = move |_: Request<Incoming>| async move {
+            let page = tonic::body::Body::new(String::from("<html><h1>an error, in words</h1></html>"));
+            Response::builder().status(status).header("content-type", "text/html").body(page)
+        };
+        let protocol = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        // It ends when the device leaves.
+        let _ = protocol.serve_connection(TokioIo::new(wire), service_fn(page)).await;
+    });
+    let remote = Remote::over(Arc::new(network), Device::new().store.clone());
+    let found = remote.probe("http://server:8000").await.unwrap_err().text();
+    answering.abort();
+    found
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_with_no_server_behind_it_is_told_from_a_web_server_by_its_status() {
+    for status in [502, 503, 504] {
+        let expected = "a proxy answers at http://server:8000, and no kvassd behind it";
+        assert_eq!(found_of(status).await, expected, "{status}");
+    }
+    for status in [200, 400, 404, 415] {
+        let expected = "http://server:8000 is no kvassd server, but a web server";
+        assert_eq!(found_of(status).await, expected, "{status}");
+    }
+}
