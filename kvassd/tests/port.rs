@@ -20,6 +20,7 @@ use kvass_proto::v1::link::State;
 use kvassd::network::Accept;
 use kvassd::random::Random;
 use kvassd::store::{Options, Store};
+use kvassd::sync::backoff;
 use kvassd::sync::channel::Initiator;
 use kvassd::sync::remote::Remote;
 use kvassd::sync::server;
@@ -159,6 +160,37 @@ async fn stores_sync_over_any_network() {
     server.stop().await;
     stop.cancel();
     keeping.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blocked_link_that_is_mended_at_the_other_side_goes_on_with_nobody_asking() {
+    let (server, device) = (Server::start(), Device::new());
+    server.device.store.set_key(Some(&[6; 32])).unwrap();
+    device.store.set_remote("http://server:8000".into()).unwrap();
+    let stop = CancellationToken::new();
+    let link = Remote::over(Arc::new(server.network.clone()), device.store.clone());
+    let keeping = tokio::spawn(link.clone().run(stop.clone()));
+    let becomes = async |wanted: State| {
+        let mut seen = Vec::new();
+        let waiting = async {
+            while link.state().unwrap().0 != wanted {
+                link.changed().await;
+                seen.push(link.state().unwrap().0);
+            }
+        };
+        let is_so = tokio::time::timeout(10 * backoff::LONGEST, waiting).await;
+        is_so.unwrap_or_else(|_| panic!("{wanted:?} did not come"));
+        seen
+    };
+    becomes(State::Blocked).await;
+    // Several attempts later it is what it was, and nothing else was shown.
+    assert!(tokio::time::timeout(3 * backoff::LONGEST, becomes(State::Connecting)).await.is_err());
+    assert_eq!(link.state().unwrap().0, State::Blocked);
+    server.device.store.set_key(Some(&[5; 32])).unwrap();
+    assert!(!becomes(State::Connected).await.contains(&State::Connecting));
+    stop.cancel();
+    keeping.await.unwrap().unwrap();
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

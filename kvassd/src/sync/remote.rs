@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
+use super::backoff::{self, Backoff};
 use super::connect::{self, Opened, Way};
 pub use super::connect::{RemoteError, Trust};
 use super::jump::jumped;
@@ -115,8 +115,12 @@ impl Remote {
         // What was learnt of another remote is not so of this one.
         self.state.send_replace(State::beginning(self.store.surroundings().clock.now_us()));
         self.progress.send_replace(Progress::default());
+        let mut is_blocked = false;
         loop {
-            self.enter(link::State::Connecting, None);
+            // What a blocked link tries by itself is shown only once it is mended.
+            if !is_blocked {
+                self.enter(link::State::Connecting, None);
+            }
             // Who asks while an attempt fails is given another one.
             hurry.borrow_and_update();
             let (_, account) = self.store.identity();
@@ -137,9 +141,12 @@ impl Remote {
                 }
             }
             commits.borrow_and_update();
-            let pause = backoff.next(self.luck());
+            let luck = self.luck();
+            let pause = if is_permanent { backoff::longest(luck) } else { backoff.next(luck) };
+            is_blocked = false;
             tokio::select! {
-                () = tokio::time::sleep(pause), if !is_permanent => {}
+                // Nobody signs a refusal, and the other side may have been mended.
+                () = tokio::time::sleep(pause) => is_blocked = is_permanent,
                 // A change that has to go out, or somebody who waits; not more often than once a second.
                 _ = async { tokio::time::sleep(Duration::from_secs(1)).await; commits.changed().await }, if !is_permanent => {}
                 // Another key may be the one that the remote has.

@@ -274,6 +274,9 @@ impl Session {
         }
         let id = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).map_err(|_| SessionError::Protocol("an id is too short"));
         let (store, run) = (StoreId(id(&hello.store)?), RunId(id(&hello.run)?));
+        if store == own && run == self.store.run() {
+            return Err(SessionError::Itself);
+        }
         let now_us = self.store.surroundings().clock.now_us();
         let skew_us = hello.clock_us.cast_signed().wrapping_sub(now_us.cast_signed());
         self.progress.send_modify(|progress| {
@@ -282,9 +285,6 @@ impl Session {
         });
         if store != own {
             return Ok(Some(Opening { store, run }));
-        }
-        if run == self.store.run() {
-            return Err(SessionError::Itself);
         }
         match self.side {
             Side::Initiator => Ok(None),
