@@ -179,6 +179,21 @@ fn a_black_hole_is_given_up_and_keeps_nobody_waiting() {
 }
 
 #[test]
+fn a_remote_whose_disk_is_full_is_named_and_goes_on_when_there_is_space() {
+    let (server, device) = (Daemon::server(), Daemon::device());
+    let server = server.again(&["--server", "--bind", "127.0.0.1:0", "--reserve", "1000000G"]);
+    device.set("x", b"1");
+    device.follow(&server);
+    eventually("why nothing is sent", || (device.link().error == "the disk of the other side is full").then_some(()));
+    assert_eq!(device.link().pending, 1);
+    let server = server.again(&["--server", "--bind", "127.0.0.1:0"]);
+    device.follow(&server);
+    device.sync();
+    assert_eq!(server.get("x").unwrap(), b"1");
+    assert_eq!(device.link().error, "");
+}
+
+#[test]
 fn garbage_before_the_handshake_ends_the_connection_and_not_the_server() {
     let server = Daemon::server();
     for garbage in [&b"\0\xff garbage"[..], b"GET / HTTP/1.1\r\n\r\n", &[0; 100_000]] {

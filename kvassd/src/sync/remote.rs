@@ -256,11 +256,15 @@ impl Remote {
         }
         let (state, progress) = (self.state.borrow().clone(), *self.progress.borrow());
         let waiting = self.store.waiting().unwrap_or_default();
+        let (error, hint) = match progress.full_there {
+            true => ("the disk of the other side is full".to_owned(), "free some space there".to_owned()),
+            false => (state.error, state.hint),
+        };
         Some(v1::Link {
             state: state.state.into(),
             since_us: state.since_us,
-            error: state.error,
-            hint: state.hint,
+            error,
+            hint,
             pending: waiting.count,
             skew_us: if progress.peer.is_some() { progress.skew_us } else { state.skew_us },
             refused: state.refused + progress.refused,

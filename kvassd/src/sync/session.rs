@@ -65,6 +65,8 @@ pub struct Progress {
     pub skew_us: i64,
     /// Whether the disk here is too full for what the other side sends.
     pub full: bool,
+    /// Whether the other side's disk is too full for what this side sends.
+    pub full_there: bool,
     /// Whether the other side holds other records though nothing is on its way, also after all was taken once more.
     pub differs: bool,
     /// Records that did not verify.
