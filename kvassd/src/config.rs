@@ -245,6 +245,22 @@ mod tests {
     }
 
     #[test]
+    fn authorities_are_named_by_a_flag_or_the_environment_and_by_default_not_at_all() {
+        let named = |arguments: &[&str], environment| {
+            resolve(&[&["--db", "/a"], arguments].concat(), environment).unwrap().authorities
+        };
+        let (own, other) = (PathBuf::from("/own.pem"), PathBuf::from("/other.pem"));
+        assert_eq!(named(&[], &[]), None);
+        assert_eq!(named(&[], &[("KVASS_CA", "")]), None);
+        assert_eq!(named(&[], &[("KVASS_CA", "/own.pem")]), Some(own.clone()));
+        assert_eq!(named(&["--ca", "/own.pem"], &[("KVASS_CA", "/other.pem")]), Some(own));
+        assert_eq!(named(&["--ca", "/other.pem"], &[]), Some(other));
+        // The daemon works in another directory than the shell that starts it.
+        let relative = named(&[], &[("KVASS_CA", "own.pem")]).unwrap();
+        assert!(relative.is_absolute() && relative.ends_with("own.pem"), "{}", relative.display());
+    }
+
+    #[test]
     fn the_reserve_has_a_least() {
         let config = resolve(&["--db", "/a", "--reserve", "0"], &[]).unwrap();
         assert_eq!(config.options.reserve, RESERVE_MIN);

@@ -17,6 +17,11 @@ pub fn answer<B>(request: &Request<B>) -> Response<Body> {
     }
 }
 
+/// Answers a gRPC request that is not over HTTP/2, as from a proxy that passes on HTTP/1.1 alone.
+pub fn too_old() -> Response<Body> {
+    text(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "gRPC needs HTTP/2\n")
+}
+
 fn text(status: StatusCode, text: &'static str) -> Response<Body> {
     let mut answer = Response::new(Body::new(String::from(text)));
     *answer.status_mut() = status;

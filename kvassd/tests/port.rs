@@ -13,10 +13,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::{Body as _, Bytes, Frame, Incoming};
+use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use kvass_proto::v1::link::State;
+use kvassd::network::Accept;
 use kvassd::random::Random;
 use kvassd::store::{Options, Store};
+use kvassd::sync::backoff;
 use kvassd::sync::channel::Initiator;
 use kvassd::sync::remote::Remote;
 use kvassd::sync::server;
@@ -158,6 +162,37 @@ async fn stores_sync_over_any_network() {
     keeping.await.unwrap().unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_blocked_link_that_is_mended_at_the_other_side_goes_on_with_nobody_asking() {
+    let (server, device) = (Server::start(), Device::new());
+    server.device.store.set_key(Some(&[6; 32])).unwrap();
+    device.store.set_remote("http://server:8000".into()).unwrap();
+    let stop = CancellationToken::new();
+    let link = Remote::over(Arc::new(server.network.clone()), device.store.clone());
+    let keeping = tokio::spawn(link.clone().run(stop.clone()));
+    let becomes = async |wanted: State| {
+        let mut seen = Vec::new();
+        let waiting = async {
+            while link.state().unwrap().0 != wanted {
+                link.changed().await;
+                seen.push(link.state().unwrap().0);
+            }
+        };
+        let is_so = tokio::time::timeout(10 * backoff::LONGEST, waiting).await;
+        is_so.unwrap_or_else(|_| panic!("{wanted:?} did not come"));
+        seen
+    };
+    becomes(State::Blocked).await;
+    // Several attempts later it is what it was, and nothing else was shown.
+    assert!(tokio::time::timeout(3 * backoff::LONGEST, becomes(State::Connecting)).await.is_err());
+    assert_eq!(link.state().unwrap().0, State::Blocked);
+    server.device.store.set_key(Some(&[5; 32])).unwrap();
+    assert!(!becomes(State::Connected).await.contains(&State::Connecting));
+    stop.cancel();
+    keeping.await.unwrap().unwrap();
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recorded_first_message_is_answered_and_gets_no_further() {
     let (server, device) = (Server::start(), Device::new());
@@ -201,6 +236,15 @@ async fn plain_http_finds_the_state_of_health_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn grpc_over_http_1_is_told_that_it_needs_http_2() {
+    let server = Server::start();
+    let head = "POST /kvass.v1.Sync/Session HTTP/1.1\r\nConnection: close\r\nContent-Type: application/grpc\r\n";
+    let refused = server.exchange(&format!("{head}Content-Length: 0\r\n\r\n")).await;
+    assert!(refused.starts_with("HTTP/1.1 505 ") && refused.ends_with("\r\n\r\ngRPC needs HTTP/2\n"), "{refused}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn http_2_finds_the_same_and_grpc_is_told_what_is_not_there() {
     let server = Server::start();
     let plain = Request::get("http://server/healthz").body(tonic::body::Body::empty()).unwrap();
@@ -213,4 +257,35 @@ async fn http_2_finds_the_same_and_grpc_is_told_what_is_not_there() {
         assert_eq!((answer.status().as_u16(), &answer.headers()["grpc-status"]), (200, &"12".parse().unwrap()));
     }
     server.stop().await;
+}
+
+/// What a device says of a web server that gives the same answer to everything.
+async fn found_of(status: u16) -> String {
+    let (network, mut listener) = network();
+    let answering = tokio::spawn(async move {
+        let (wire, _) = listener.accept().await.unwrap();
+        let page = move |_: Request<Incoming>| async move {
+            let page = tonic::body::Body::new(String::from("<html><h1>an error, in words</h1></html>"));
+            Response::builder().status(status).header("content-type", "text/html").body(page)
+        };
+        let protocol = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        // It ends when the device leaves.
+        let _ = protocol.serve_connection(TokioIo::new(wire), service_fn(page)).await;
+    });
+    let remote = Remote::over(Arc::new(network), Device::new().store.clone());
+    let found = remote.probe("http://server:8000").await.unwrap_err().text();
+    answering.abort();
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_with_no_server_behind_it_is_told_from_a_web_server_by_its_status() {
+    for status in [502, 503, 504] {
+        let expected = "a proxy answers at http://server:8000, and no kvassd behind it";
+        assert_eq!(found_of(status).await, expected, "{status}");
+    }
+    for status in [200, 400, 404, 415] {
+        let expected = "http://server:8000 is no kvassd server, but a web server";
+        assert_eq!(found_of(status).await, expected, "{status}");
+    }
 }

@@ -356,15 +356,29 @@ fn a_store_that_lacks_a_part_is_damaged_and_never_new() {
     }
 }
 
-#[test]
-fn a_store_of_a_newer_format_is_refused_and_left_alone() {
+/// Why a store of another format does not open; the same the second time.
+fn refused(format: u32) -> OpenError {
     let (directory, _) = filled(5);
     let db = sled::open(directory.path().join("store/sled")).unwrap();
-    db.open_tree("meta").unwrap().insert("format", &9_u32.to_be_bytes()).unwrap();
+    db.open_tree("meta").unwrap().insert("format", &format.to_be_bytes()).unwrap();
     db.flush().unwrap();
     drop(db);
-    let error = Store::open(directory.path(), OPTIONS, &|_| {}).map(|_| ()).unwrap_err();
-    assert!(matches!(error, OpenError::NewerFormat { found: 9, .. }), "{error}");
+    let refused = || Store::open(directory.path(), OPTIONS, &|_| {}).map(|_| ()).unwrap_err();
+    let first = refused();
+    assert_eq!(first.to_string(), refused().to_string());
+    first
+}
+
+#[test]
+fn a_store_of_another_format_is_refused_in_words_and_left_alone() {
+    let newer = refused(9);
+    assert!(matches!(newer, OpenError::NewerFormat { found: 9, known: 2, .. }), "{newer}");
+    for format in [0, 1] {
+        let older = refused(format);
+        assert!(matches!(older, OpenError::OlderFormat { found, known: 2, .. } if found == format), "{older}");
+        assert!(older.hint().contains("kvass export"), "{}", older.hint());
+        assert!(!older.is_damage(), "a repair would find nothing in it");
+    }
 }
 
 #[test]

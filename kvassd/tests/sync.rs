@@ -5,7 +5,7 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 
 use common::{Client, Daemon, KEY, PATIENCE, Process, directory, eventually};
 use kvass_proto::v1::{self, error::Code, link, reply::Reply, request::Command, sync::Goal};
@@ -136,26 +136,39 @@ fn another_key_is_refused_before_anything_is_exchanged() {
     assert_eq!((stranger.get("secret").unwrap(), server.get("x").unwrap()), (b"s".to_vec(), b"1".to_vec()));
 }
 
+/// The address of something that takes each connection, says some words and ends it.
+fn speaking(words: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 1_024]);
+            let _ = stream.write_all(words);
+        }
+    });
+    address
+}
+
 #[test]
 fn a_remote_that_is_something_else_is_named_and_local_commands_go_on() {
     let device = Daemon::device();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let web = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = web.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in web.incoming() {
-            let mut stream = stream.unwrap();
-            let _ = stream.read(&mut [0; 1_024]);
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
-        }
-    });
-    for (remote, found) in [
-        (format!("http://{closed}"), format!("nothing answers at http://{closed}")),
-        (format!("http://{address}"), format!("http://{address} is no kvassd server, but a web server")),
+    let web = speaking(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+    let (ssh, silent) = (speaking(b"SSH-2.0-OpenSSH_10.0\r\n"), speaking(b""));
+    let mail = speaking(b"220 mail.example ESMTP\r\n");
+    for (remote, found, hint) in [
+        (format!("http://{closed}"), format!("nothing answers at http://{closed}"), "kvass serve has 8000"),
+        (format!("http://{web}"), format!("http://{web} is no kvassd server, but a web server"), "https://"),
+        (format!("http://{ssh}"), format!("http://{ssh} is no kvassd server, but an SSH server"), ""),
+        (format!("http://{mail}"), format!("http://{mail} is no kvassd server, but something else"), ""),
+        (format!("http://{silent}"), format!("http://{silent} ends the connection before it has answered"), ""),
+        ("http://nothing.invalid".into(), "the name nothing.invalid does not resolve".into(), ""),
     ] {
         let set = device.set_remote(&remote);
         assert!(!set.reached);
         assert_eq!(set.found, found);
+        assert!(set.hint.contains(hint), "{found}: {}", set.hint);
         device.set("x", remote.as_bytes());
         assert_eq!(device.get("x").unwrap(), remote.as_bytes());
         assert!(device.link().pending > 0);
@@ -176,6 +189,21 @@ fn a_black_hole_is_given_up_and_keeps_nobody_waiting() {
     assert!(set.found.ends_with("does not answer in time"), "{}", set.found);
     device.set("x", b"1");
     assert_eq!(device.get("x").unwrap(), b"1");
+}
+
+#[test]
+fn a_remote_whose_disk_is_full_is_named_and_goes_on_when_there_is_space() {
+    let (server, device) = (Daemon::server(), Daemon::device());
+    let server = server.again(&["--server", "--bind", "127.0.0.1:0", "--reserve", "1000000G"]);
+    device.set("x", b"1");
+    device.follow(&server);
+    eventually("why nothing is sent", || (device.link().error == "the disk of the other side is full").then_some(()));
+    assert_eq!(device.link().pending, 1);
+    let server = server.again(&["--server", "--bind", "127.0.0.1:0"]);
+    device.follow(&server);
+    device.sync();
+    assert_eq!(server.get("x").unwrap(), b"1");
+    assert_eq!(device.link().error, "");
 }
 
 #[test]

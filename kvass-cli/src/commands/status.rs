@@ -98,10 +98,7 @@ fn link_lines(link: &Link) -> Vec<(&'static str, String)> {
 
 fn state(link: &Link) -> String {
     let since = time::seconds(link.since_us);
-    let state = match link.state() {
-        State::Connected => return format!("connected since {since}"),
-        state => format!("{} since {since}", word(state)),
-    };
+    let state = format!("{} since {since}", word(link.state()));
     if link.error.is_empty() { state } else { format!("{state}: {}", one_line(&link.error)) }
 }
 

@@ -65,11 +65,44 @@ fn encode(difference: Difference) -> v1::Difference {
 /// Why the remote of a link cannot be joined.
 fn unreached(error: &RemoteError) -> Failure {
     let (code, hint) = match error {
-        RemoteError::Absent(_) | RemoteError::Silent(_) => (Code::NotReached, "join once it answers"),
+        RemoteError::Absent(_) | RemoteError::Silent(_) | RemoteError::Name(_) | RemoteError::Closed(_) => {
+            (Code::NotReached, "join once it answers")
+        }
+        RemoteError::Proxy(_) | RemoteError::Tls(_) | RemoteError::WantsTls(_) => (Code::NotReached, error.hint()),
         RemoteError::Session(SessionError::Channel(ChannelError::Refused)) => {
             (Code::Failed, "its key may have changed since: 'kvass pair' on a device that is in step makes a new line")
         }
         _ => (Code::Failed, ""),
     };
     Failure::Answer(Box::new(message(error, code, hint)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::connect::TlsError;
+
+    fn told(error: &RemoteError) -> (Code, String) {
+        match unreached(error) {
+            Failure::Answer(answer) => (answer.code(), answer.hint),
+            _ => panic!("no answer to {error}"),
+        }
+    }
+
+    #[test]
+    fn what_may_answer_later_is_not_reached_and_says_what_would_mend_it() {
+        let url = || "http://server:8000".to_owned();
+        for error in [RemoteError::Name("server".into()), RemoteError::Closed(url()), RemoteError::Absent(url())] {
+            assert_eq!(told(&error), (Code::NotReached, "join once it answers".into()));
+        }
+        for error in [
+            RemoteError::Proxy(url()),
+            RemoteError::WantsTls(url()),
+            RemoteError::Tls(TlsError::Plain("server".into())),
+        ] {
+            assert_eq!(told(&error), (Code::NotReached, error.hint().into()));
+            assert!(!error.hint().is_empty(), "{error}");
+        }
+        assert_eq!(told(&RemoteError::Address("x".into())).0, Code::Failed);
+    }
 }

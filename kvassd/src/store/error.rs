@@ -20,6 +20,8 @@ pub enum OpenError {
     Damaged { directory: PathBuf, what: String },
     #[error("the store in {} was made by a newer kvassd (format {found}; this one knows {known})", .directory.display())]
     NewerFormat { directory: PathBuf, found: u32, known: u32 },
+    #[error("the store in {} was made by an older kvassd (format {found}; this one knows {known})", .directory.display())]
+    OlderFormat { directory: PathBuf, found: u32, known: u32 },
     #[error("the disk is too full to open the store in {}", .directory.display())]
     DiskFull { directory: PathBuf },
     #[error("cannot {what} {}", .path.display())]
@@ -39,6 +41,9 @@ impl OpenError {
         match self {
             Self::Damaged { .. } => REPAIR,
             Self::NewerFormat { .. } => "install the newer kvass again",
+            Self::OlderFormat { .. } => {
+                "nothing was changed; 'kvass export' with the older kvass, then 'kvass import' here in another directory (--db)"
+            }
             Self::DiskFull { .. } => "free some space; nothing was changed",
             Self::Io { .. } | Self::Random(_) => "",
         }

@@ -21,8 +21,9 @@ use crate::keys::{Access, AccountId};
 use crate::record::{Clear, RecordError};
 use crate::seal;
 
-/// The format of the whole store.
-pub(crate) const FORMAT: u32 = 1;
+/// The format of the whole store. In 1 rows of records had no sum, and those of the log told less of where a record
+/// came from.
+pub(crate) const FORMAT: u32 = 2;
 
 /// What sled may keep in memory, in bytes.
 const CACHE: u64 = 8 << 20;

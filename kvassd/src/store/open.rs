@@ -133,7 +133,7 @@ fn read_keys(layout: &Layout) -> Result<Vec<Key>, OpenError> {
 /// Why an index is not used.
 enum Trouble {
     Fault(Fault),
-    NewerFormat(u32),
+    OtherFormat(u32),
 }
 
 impl From<Fault> for Trouble {
@@ -146,8 +146,12 @@ impl Trouble {
     fn into_error(self, layout: &Layout) -> OpenError {
         match self {
             Self::Fault(fault) => failed(layout, fault),
-            Self::NewerFormat(found) => {
-                OpenError::NewerFormat { directory: layout.root().to_path_buf(), found, known: FORMAT }
+            Self::OtherFormat(found) => {
+                let (directory, known) = (layout.root().to_path_buf(), FORMAT);
+                match found > known {
+                    true => OpenError::NewerFormat { directory, found, known },
+                    false => OpenError::OlderFormat { directory, found, known },
+                }
             }
         }
     }
@@ -164,8 +168,8 @@ fn open_index(paths: &StorePaths, keys: &[Key], mark: &Mark) -> Result<(Index, K
     let format = row(meta::FORMAT)?.and_then(|row| <[u8; 4]>::try_from(&row[..]).ok()).map(u32::from_be_bytes);
     match format {
         Some(FORMAT) => {}
-        Some(newer) if newer > FORMAT => return Err(Trouble::NewerFormat(newer)),
-        _ => return Err(wrong("its index has no format row")),
+        Some(other) => return Err(Trouble::OtherFormat(other)),
+        None => return Err(wrong("its index has no format row")),
     }
     let account = row(meta::ACCOUNT)?.and_then(|row| <[u8; 16]>::try_from(&row[..]).ok()).map(AccountId);
     let account = account.ok_or_else(|| wrong("its index names no account"))?;
@@ -191,7 +195,7 @@ pub(crate) fn reopen(layout: &Layout) -> Result<(Index, Key), Fault> {
     let keys = key_file::read(&layout.key())?.ok_or_else(|| other("the key file holds no key"))?;
     open_index(&paths, &keys, &mark).map_err(|trouble| match trouble {
         Trouble::Fault(fault) => fault,
-        Trouble::NewerFormat(_) => other("the index is of a newer format"),
+        Trouble::OtherFormat(_) => other("the index is of another format"),
     })
 }
 

@@ -10,6 +10,12 @@ pub const FIRST: Duration = Duration::from_secs(1);
 /// The longest wait after any number of failures.
 pub const LONGEST: Duration = Duration::from_secs(5 * 60);
 
+/// A wait as after many failures: from half of [`LONGEST`] to all of it.
+#[must_use]
+pub fn longest(random: u64) -> Duration {
+    LONGEST / 2 + scaled(LONGEST / 2, random)
+}
+
 /// Waits that double from [`FIRST`] to [`LONGEST`]. Each is shortened at random by up to a half, so that devices which
 /// lost their server in the same moment do not all come back in the same moment.
 #[derive(Clone, Debug)]

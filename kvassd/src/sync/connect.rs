@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
+use hyper::http::response;
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::JoinSet;
@@ -35,6 +36,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// How long the last words of a connection may take.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// What a server of HTTP that is no kvassd is called.
+const WEB: &str = "a web server";
 
 /// Why a remote is not reached.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +94,9 @@ impl RemoteError {
             }
             Self::Absent(_) => "is 'kvass serve' running there? Without a port 80 is meant; kvass serve has 8000",
             Self::WantsTls(_) => "kvass config remote https://…",
+            Self::Other { url, what: WEB } if url.starts_with("http://") => {
+                "if it passes on to 'kvass serve', it may want https: kvass config remote https://…"
+            }
             Self::Proxy(_) => "is 'kvass serve' running there, and does the proxy pass gRPC on to its port?",
             Self::Tls(error) => error.hint(),
             _ => "",
@@ -150,14 +157,14 @@ fn other(url: &str, kind: Kind, status: &Status) -> RemoteError {
     let what = |what| RemoteError::Other { url: url.clone(), what };
     match kind {
         Kind::Tls => RemoteError::WantsTls(url),
-        Kind::Web => what("a web server"),
+        Kind::Web => what(WEB),
         Kind::Ssh => what("an SSH server"),
         Kind::Other => what("something else"),
         Kind::Nothing => RemoteError::Closed(url),
         // A status that has a cause is no answer.
         Kind::Http2 if status.source().is_some() => RemoteError::Closed(url),
         Kind::Http2 if status.code() == Code::Unavailable => RemoteError::Proxy(url),
-        Kind::Http2 => what("a web server"),
+        Kind::Http2 => what(WEB),
     }
 }
 
@@ -253,7 +260,7 @@ impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Tasks 
 struct Transport(SendRequest<Body>);
 
 impl Service<Request<Body>> for Transport {
-    type Response = Response<Incoming>;
+    type Response = Response<Body>;
     type Error = hyper::Error;
     type Future = Pin<Box<dyn Future<Output = hyper::Result<Self::Response>> + Send>>;
 
@@ -262,6 +269,13 @@ impl Service<Request<Body>> for Transport {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        Box::pin(self.0.send_request(request))
+        let answer = self.0.send_request(request);
+        Box::pin(async { answer.await.map(|answer| without_page(answer.into_parts())) })
     }
+}
+
+/// An answer as gRPC reads it: of the page that a web server sends with an error it would make garbage, and not see the error.
+fn without_page((head, body): (response::Parts, Incoming)) -> Response<Body> {
+    let body = if head.status.is_success() { Body::new(body) } else { Body::empty() };
+    Response::from_parts(head, body)
 }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
+use super::backoff::{self, Backoff};
 use super::connect::{self, Opened, Way};
 pub use super::connect::{RemoteError, Trust};
 use super::jump::jumped;
@@ -116,8 +116,12 @@ impl Remote {
         // What was learnt of another remote is not so of this one.
         self.state.send_replace(State::beginning(self.store.surroundings().clock.now_us()));
         self.progress.send_replace(Progress::default());
+        let mut is_blocked = false;
         loop {
-            self.enter(link::State::Connecting, None);
+            // What a blocked link tries by itself is shown only once it is mended.
+            if !is_blocked {
+                self.enter(link::State::Connecting, None);
+            }
             // Who asks while an attempt fails is given another one.
             hurry.borrow_and_update();
             let (_, account) = self.store.identity();
@@ -138,10 +142,13 @@ impl Remote {
                 }
             }
             commits.borrow_and_update();
-            let pause = backoff.next(self.luck());
+            let luck = self.luck();
+            let pause = if is_permanent { backoff::longest(luck) } else { backoff.next(luck) };
+            is_blocked = false;
             tokio::select! {
                 biased;
-                () = tokio::time::sleep(pause), if !is_permanent => {}
+                // Nobody signs a refusal, and the other side may have been mended.
+                () = tokio::time::sleep(pause) => is_blocked = is_permanent,
                 // A change that has to go out, or somebody who waits; not more often than once a second.
                 _ = async { tokio::time::sleep(Duration::from_secs(1)).await; commits.changed().await }, if !is_permanent => {}
                 // Another key may be the one that the remote has.
@@ -252,11 +259,15 @@ impl Remote {
         }
         let (state, progress) = (self.state.borrow().clone(), *self.progress.borrow());
         let waiting = self.store.waiting().unwrap_or_default();
+        let (error, hint) = match progress.full_there {
+            true => ("the disk of the other side is full".to_owned(), "free some space there".to_owned()),
+            false => (state.error, state.hint),
+        };
         Some(v1::Link {
             state: state.state.into(),
             since_us: state.since_us,
-            error: state.error,
-            hint: state.hint,
+            error,
+            hint,
             pending: waiting.count,
             skew_us: if progress.peer.is_some() { progress.skew_us } else { state.skew_us },
             refused: state.refused + progress.refused,

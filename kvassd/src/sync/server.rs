@@ -3,11 +3,12 @@
 //! A peer that has not shown that it holds the account's key costs one message of a bounded size and a few seconds, and
 //! learns nothing.
 
-use std::collections::HashMap;
+mod newest;
+
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 
+use hyper::Version;
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use tokio::sync::{mpsc, watch};
@@ -19,6 +20,7 @@ use tonic::body::Body;
 use tonic::codegen::Service as _;
 use tonic::{Request, Response, Status, Streaming};
 
+use self::newest::Newest;
 use super::channel::{self, Channel, REFUSAL};
 use super::grpc::{self, Frame, sync_server};
 use super::session::{self, Link, Progress, Side};
@@ -26,7 +28,7 @@ use crate::accept::{self, Guest};
 use crate::http;
 use crate::logs::Seldom;
 use crate::network::Accept;
-use crate::store::{Store, StoreId};
+use crate::store::Store;
 
 /// Serves devices on a listener until the stop; then ends their sessions.
 ///
@@ -38,7 +40,7 @@ pub async fn serve(store: Store, listener: impl Accept, stop: CancellationToken)
         store,
         stop: stop.clone(),
         sessions: sessions.clone(),
-        newest: Arc::default(),
+        newest: Newest::default(),
         seldom: Seldom::default(),
     };
     let devices = sync_server::SyncServer::new(service)
@@ -62,6 +64,9 @@ impl accept::Serve for Port {
         if !kind.starts_with(b"application/grpc") {
             return http::answer(&request);
         }
+        if request.version() != Version::HTTP_2 {
+            return http::too_old();
+        }
         // It says of any other path that it is not implemented, in the words of gRPC.
         match self.devices.clone().call(request).await {
             Ok(answer) => answer,
@@ -74,8 +79,7 @@ struct Service {
     store: Store,
     stop: CancellationToken,
     sessions: TaskTracker,
-    /// The newest session of each store, which ends the one before it.
-    newest: Arc<Mutex<HashMap<StoreId, CancellationToken>>>,
+    newest: Newest,
     seldom: Seldom,
 }
 
@@ -122,14 +126,14 @@ impl Service {
         let link = Link { to, from };
         let running =
             session::run(self.store.clone(), Side::Responder, channel, link, stop.clone(), progress, questions);
-        let (newest, seldom) = (Arc::clone(&self.newest), self.seldom.clone());
+        let (newest, seldom) = (self.newest.clone(), self.seldom.clone());
         self.sessions.spawn(async move {
             // The first message of a handshake can be a recording; a peer that is known has sent a frame that opened.
             let known = async {
                 let peer = timeout(grpc::HANDSHAKE, shown.wait_for(|progress| progress.peer.is_some())).await;
                 if let Some(peer) = peer.ok().and_then(|shown| shown.ok()?.peer) {
                     let _admission = guest.admit();
-                    replace_older(&newest, peer, stop);
+                    let _place = newest.enter(peer, stop);
                     std::future::pending::<()>().await;
                 }
             };
@@ -152,13 +156,5 @@ impl Service {
                 Err(error) => tracing::debug!(%error, "a session ended"),
             }
         });
-    }
-}
-
-/// Ends the older session of a store.
-fn replace_older(newest: &Mutex<HashMap<StoreId, CancellationToken>>, peer: StoreId, stop: CancellationToken) {
-    let older = newest.lock().unwrap_or_else(PoisonError::into_inner).insert(peer, stop);
-    if let Some(older) = older {
-        older.cancel();
     }
 }

@@ -66,6 +66,8 @@ pub struct Progress {
     pub skew_us: i64,
     /// Whether the disk here is too full for what the other side sends.
     pub full: bool,
+    /// Whether the other side's disk is too full for what this side sends.
+    pub full_there: bool,
     /// Whether the other side holds other records though nothing is on its way, also after all was taken once more.
     pub differs: bool,
     /// Records that did not verify.
@@ -290,6 +292,9 @@ impl Session {
         }
         let id = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).map_err(|_| SessionError::Protocol("an id is too short"));
         let (store, run) = (StoreId(id(&hello.store)?), RunId(id(&hello.run)?));
+        if store == own && run == self.store.run() {
+            return Err(SessionError::Itself);
+        }
         let now_us = self.store.surroundings().clock.now_us();
         let skew_us = hello.clock_us.cast_signed().wrapping_sub(now_us.cast_signed());
         self.progress.send_modify(|progress| {
@@ -298,9 +303,6 @@ impl Session {
         });
         if store != own {
             return Ok(Some(Opening { store, run }));
-        }
-        if run == self.store.run() {
-            return Err(SessionError::Itself);
         }
         match self.side {
             Side::Initiator => Ok(None),

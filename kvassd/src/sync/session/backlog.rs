@@ -194,11 +194,11 @@ impl Backlog {
         self.beyond.forget(self.held);
     }
 
-    /// What to tell the owner of the log.
+    /// What to tell the owner of the log, where the disk is not full.
     pub(super) fn acknowledgement(&self) -> v1::Acknowledge {
         let ranges = self.beyond.newest().take(RANGES);
         let beyond = ranges.map(|(first, last)| v1::Places { first: first.0, last: last.0 }).collect();
-        v1::Acknowledge { seq: self.held.0, beyond }
+        v1::Acknowledge { seq: self.held.0, beyond, full: false }
     }
 }
 

@@ -116,6 +116,8 @@ impl Receiver {
         let beyond = held.beyond.iter().take(RANGES).filter(|places| places.first <= head.0);
         let beyond: Vec<_> = beyond.map(|places| (Seq(places.first), place(places.last))).collect();
         self.store.acknowledge(self.account, self.peer.store, place(held.seq), &beyond);
+        let full = held.full;
+        self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.full_there, full) != full);
     }
 
     /// The other side wants the log again, from an earlier place.
@@ -250,11 +252,16 @@ impl Receiver {
         if let Some(cursor) = self.backlog.pass() {
             self.store_records(Vec::new(), Some(cursor)).await?;
         }
-        self.outbox.hold(self.backlog.acknowledgement());
+        self.tell();
         if self.full.is_none() && self.backlog.has_room_again() {
             self.ask_again();
         }
         Ok(())
+    }
+
+    /// Says what is held of the log, and whether the disk is full.
+    fn tell(&self) {
+        self.outbox.hold(v1::Acknowledge { full: self.full.is_some(), ..self.backlog.acknowledgement() });
     }
 
     /// Asks for the log anew, after what is held of it.
@@ -304,7 +311,9 @@ impl Receiver {
     }
 
     fn show_full(&self, full: bool) {
-        self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.full, full) != full);
+        if self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.full, full) != full) {
+            self.tell();
+        }
     }
 }
 
