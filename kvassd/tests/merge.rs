@@ -238,7 +238,7 @@ fn a_record_that_does_not_verify_is_counted_and_changes_nothing() {
     let digest = b.store().digest().unwrap();
     for bad in [flipped, swapped] {
         let merged = b.store().merge(bad, a.store().opening(), part.cursor).unwrap();
-        assert_eq!((merged.stored, merged.refused), (0, 2));
+        assert_eq!((merged.stored, merged.refused), (0, vec![0, 1]));
         assert_eq!(b.store().digest().unwrap(), digest);
     }
     records.reverse();

@@ -48,8 +48,8 @@ pub struct Merged {
     pub stored: usize,
     /// Hashes of values that have to be here before their records can be merged.
     pub lacking: Vec<ValueHash>,
-    /// How many did not verify.
-    pub refused: usize,
+    /// Which did not verify, as their positions among all that came.
+    pub refused: Vec<usize>,
 }
 
 /// What records were verified for: the store's id, its account, and whether with all keys of it.
@@ -206,10 +206,14 @@ impl Store {
             Fault::Full => self.shared.space.full(),
             Fault::Other(what) => WriteError::Damaged(what),
         })?;
-        let all = records.len();
-        let arrivals: Vec<_> = records.into_iter().filter_map(|record| Arrival::verify(&keys, record).ok()).collect();
-        let refused = all - arrivals.len();
-        self.refuse(refused as u64);
+        let (mut arrivals, mut refused) = (Vec::with_capacity(records.len()), Vec::new());
+        for (at, record) in records.into_iter().enumerate() {
+            match Arrival::verify(&keys, record) {
+                Ok(arrival) => arrivals.push(arrival),
+                Err(_) => refused.push(at),
+            }
+        }
+        self.refuse(refused.len() as u64);
         let target = Target { own, account: keys.account(), full: keys.full().is_some() };
         let mut merged = self.ask(|answer| Job::Merge { target, arrivals, from, cursor, answer })?;
         merged.refused = refused;
