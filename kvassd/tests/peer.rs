@@ -183,6 +183,16 @@ async fn a_flood_of_requests_ends_the_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_questions_whose_answers_nobody_takes_ends_the_session() {
+    let device = Device::new();
+    let mut peer = Peer::greeted(&device, None).await;
+    for number in 0..1_000 {
+        peer.send(Frame::HeadWant(v1::HeadWant { number })).await;
+    }
+    assert!(matches!(peer.ended().await, Err(SessionError::Protocol(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_value_that_is_gone_holds_the_cursor_and_nothing_else_until_it_comes_from_elsewhere() {
     let (owner, device) = (Device::new(), Device::new());
     owner.set("large", bytes(50_000)).await;

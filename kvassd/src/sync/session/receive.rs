@@ -95,7 +95,7 @@ impl Receiver {
             Frame::BlobGone(gone) => self.values.is_gone(&gone)?,
             Frame::HeadWant(want) => {
                 let seq = self.store.head().0;
-                self.outbox.urgent(Frame::Head(v1::Head { number: want.number, seq }));
+                self.outbox.answer(Frame::Head(v1::Head { number: want.number, seq }))?;
             }
             Frame::Digest(digest) => self.compare(&digest).await?,
             Frame::Head(head) if is_probe(head.number) => drop(self.answered.send_replace(head.number)),
