@@ -198,7 +198,7 @@ fn a_cursor_survives_a_restart_and_a_fork_begins_anew() {
     assert_eq!(b.held(&a), a.store().outgoing(Seq(0), b.store().opening(), 9).unwrap().cursor.unwrap().seq);
     assert!(!b.pull(&a, 100));
     let (before, pid) = (a.store().identity().0, a.store().summary().unwrap().pid);
-    a.store().fork().unwrap();
+    a.store().fork(before).unwrap();
     assert_ne!(a.store().identity().0, before);
     assert_ne!(a.store().summary().unwrap().pid, pid);
     assert_eq!(b.held(&a), Seq(0));

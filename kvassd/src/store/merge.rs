@@ -23,6 +23,9 @@ use crate::keys::{Access, AccountId, SyncKey};
 use crate::record::{Clear, Kind, Record, RecordError, ValueHash};
 use crate::{seal, value};
 
+/// The least time between two forks of a store that is open: ten minutes.
+const FORK_US: u64 = 10 * 60 * 1_000_000;
+
 /// A record on its way from one store to another, with its sealed value where that is short.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Travelling {
@@ -248,12 +251,16 @@ impl Store {
         self.shared.peers_changed.subscribe()
     }
 
-    /// Takes a new store id and a new process id, because the history of this store has forked; all peers begin anew.
+    /// Takes a new store id and a new process id, because the history of this store, under the id that it had, has
+    /// forked; all peers begin anew. Nothing happens where it has another id already.
+    ///
+    /// Whoever has the server key can say that it has, and each time all peers would have to begin anew. Under an id
+    /// that was taken just now it is hardly so.
     ///
     /// # Errors
-    /// A full disk or a damaged store.
-    pub fn fork(&self) -> Result<(), WriteError> {
-        self.ask(|answer| Job::Fork { answer })
+    /// A full disk or a damaged store, or an id that is less than ten minutes old.
+    pub fn fork(&self, own: StoreId) -> Result<(), WriteError> {
+        self.ask(|answer| Job::Fork { own, answer })
     }
 
     /// Whether the value of that hash is here, whole.
@@ -341,11 +348,19 @@ impl Committer {
         self.shared.space.check(0, if removes { Purpose::Remove } else { Purpose::Store })
     }
 
-    pub(super) fn fork(&mut self) -> Result<(), WriteError> {
+    pub(super) fn fork(&mut self, own: StoreId) -> Result<(), WriteError> {
+        if self.shared.peers().own() != own {
+            return Ok(());
+        }
+        let now_us = self.shared.now_us();
+        if self.forked_us.is_some_and(|before_us| now_us.abs_diff(before_us) < FORK_US) {
+            return Err(WriteError::Refused("a peer says that the history of this store has forked, once more".into()));
+        }
+        tracing::warn!("the history of this store has forked; it takes a new id");
         let random = &self.shared.surroundings.random;
         let (store, pid) = (StoreId(create::random_store(random)?), create::random_pid(random)?);
         let known: Vec<_> = self.shared.peers().all().keys().copied().collect();
-        let remote = RemotePeer::unknown(self.shared.now_us());
+        let remote = RemotePeer::unknown(now_us);
         self.write_meta(|meta, account| {
             meta.insert(index::meta::STORE, &store.0[..]);
             meta.insert(index::meta::PID, &pid.to_be_bytes()[..]);
@@ -354,6 +369,7 @@ impl Committer {
         })?;
         self.shared.set_pid(pid);
         self.shared.change_peers(|peers| peers.begin_anew(store, remote));
+        self.forked_us = Some(now_us);
         Ok(())
     }
 
