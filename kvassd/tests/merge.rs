@@ -309,3 +309,26 @@ fn the_counter_follows_what_was_merged() {
     let clear = Clear::parse(&part.records[0].1.record.clear).unwrap();
     assert_eq!(clear.stamp.counter, 51);
 }
+
+#[test]
+fn strangers_to_a_store_are_remembered_up_to_a_number_and_its_own_peers_before_them() {
+    let mut a = Replica::new();
+    let own = StoreId([1; 16]);
+    a.store().begin_peer(own, Seq(0));
+    for number in 0..3_000_u64 {
+        let mut id = [2; 16];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        a.store().begin_peer(StoreId(id), Seq(0));
+        a.store().acknowledge(StoreId(id), Seq(1), &[]);
+        if number % 500 == 0 {
+            a.store().begin_peer(own, Seq(0));
+            a.set("x", &number.to_be_bytes());
+        }
+    }
+    a.store().acknowledge(own, Seq(5), &[]);
+    a.set("x", b"last");
+    let all = a.store().peers();
+    assert!(all.len() <= 1_024 && all[&own].acknowledged == Seq(5), "{}", all.len());
+    a.restart();
+    assert_eq!(a.store().peers(), all);
+}

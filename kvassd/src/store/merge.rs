@@ -359,7 +359,7 @@ impl Committer {
         tracing::warn!("the history of this store has forked; it takes a new id");
         let random = &self.shared.surroundings.random;
         let (store, pid) = (StoreId(create::random_store(random)?), create::random_pid(random)?);
-        let known: Vec<_> = self.shared.peers().all().keys().copied().collect();
+        let known = self.shared.peers().written();
         let remote = RemotePeer::unknown(now_us);
         self.write_meta(|meta, account| {
             meta.insert(index::meta::STORE, &store.0[..]);

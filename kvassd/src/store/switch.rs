@@ -173,7 +173,7 @@ impl Committer {
     /// again what those may have replaced.
     fn drop_records(&mut self, sorted: &Sorted) -> Result<(), WriteError> {
         let own = StoreId(create::random_store(&self.shared.surroundings.random)?);
-        let known: Vec<_> = self.shared.peers().all().keys().copied().collect();
+        let known = self.shared.peers().written();
         // Which peer it is stays known; only how far each side is has to be learnt again.
         let remote = self.shared.peers().remote();
         for batch in sorted.wrong.chunks(BATCH) {
