@@ -80,7 +80,7 @@ fn joins() -> Script {
 
 fn differing(differing: u64) -> Previewed {
     let first = [("a", true), ("b\n", false)].map(|(key, remote_wins)| Difference { key: key.into(), remote_wins });
-    Previewed { differing, first: first.into() }
+    Previewed { differing, first: first.into(), own: 0 }
 }
 
 const JOINED: &str = "Joined http://host.example:8000.\nFingerprint: 16f4-4ecd-6097-64ec\n";
@@ -144,6 +144,24 @@ fn a_terminal_asks_for_the_line_without_echo_and_then_whether_to_join() {
     let fake = Fake::new(vec![previews(found())]);
     let (shown, code) = on_terminal(&fake, &["join"], "Pairing line: ", &typed(""));
     assert_eq!((strip(shown), code), (format!("{says}kvass: nothing was changed\n"), 0));
+    fake.done();
+}
+
+#[test]
+fn a_device_that_has_entries_is_told_who_gets_them_and_asked_on_a_terminal() {
+    let says = format!("kvass: the 3 keys of this device go to {URL}, and all who have this line can read them\n");
+    let found = || Previewed { own: 3, ..Previewed::default() };
+    let fake = Fake::new(vec![previews(found()), joins()]);
+    let joined = join_with(&fake, &[], LINE);
+    assert_eq!((joined.written(), joined.stderr.as_str()), (JOINED, says.as_str()));
+    fake.done();
+    let fake = Fake::new(vec![previews(found())]);
+    let (shown, _) = on_terminal(&fake, &["join"], "Pairing line: ", &format!("{LINE}\n\n"));
+    let asks = format!("{says}Join? [y/N] kvass: nothing was changed\n");
+    assert!(shown.replace('\r', "").ends_with(&asks), "{shown}");
+    fake.done();
+    let fake = Fake::new(vec![previews(found()), joins()]);
+    assert_eq!(join_with(&fake, &["-f"], LINE).ok().text(), JOINED);
     fake.done();
 }
 

@@ -12,8 +12,9 @@ use std::path::Path;
 
 use files::copy;
 use kvassd::keys::{EncryptionKey, Key, Keys, encode_hex};
-use kvassd::record::{Clear, Record, ValueHash};
+use kvassd::record::{Clear, Kind, Record, RecordId, ValueHash};
 use kvassd::seal;
+use kvassd::stamp::Stamp;
 use kvassd::store::{
     Condition, OpenError, Opening, ReadError, Rekeyed, RunId, Store, StoreId, Travelling, ValueWriter, WriteError,
     repair,
@@ -157,7 +158,7 @@ fn records_of_the_wrong_form_are_refused_and_counted() {
     ];
     let count = bad.len();
     let merged = server.store.merge(server.store.identity().1, bad.to_vec(), OTHER, None).unwrap();
-    assert_eq!((merged.stored, merged.refused, server.store.refused()), (0, count, count as u64));
+    assert_eq!((merged.stored, merged.refused.len(), server.store.refused()), (0, count, count as u64));
     assert_eq!(server.store.summary().unwrap().records, 0);
     assert_eq!(server.store.merge(server.store.identity().1, vec![good], OTHER, None).unwrap().stored, 1);
     check(&server.store);
@@ -423,4 +424,40 @@ fn what_was_verified_for_a_blind_store_is_not_merged_into_a_device() {
     merging.join().unwrap();
     assert_eq!(server.content().len(), 0);
     check(&server.store);
+}
+
+/// A record of nothing that names the file of another's value.
+fn made_up_of(file: &Clear) -> Travelling {
+    let clear = Clear { id: RecordId([77; 16]), ..*file };
+    let keys = Keys::derive(&EncryptionKey::new([66; 32]));
+    Travelling { record: seal::seal(&keys, &clear, b"header"), value: None }
+}
+
+#[test]
+fn what_was_made_up_takes_no_value_with_it_when_it_goes() {
+    let device = device();
+    let large = device.records().iter().map(|record| Clear::parse(&record.record.clear).unwrap()).find(Clear::has_blob);
+    let large = large.unwrap();
+    for is_replaced in [false, true] {
+        let server = server_of(&device);
+        let lie = made_up_of(&large);
+        assert_eq!(server.store.merge(server.store.identity().1, vec![lie.clone()], OTHER, None).unwrap().stored, 1);
+        if is_replaced {
+            let stamp = Stamp { time_us: large.stamp.time_us + 1, ..large.stamp };
+            let later = Clear { stamp, size: 0, value_hash: ValueHash::NONE, kind: Kind::REMOVAL, ..large };
+            let clear = Clear { id: RecordId([77; 16]), ..later };
+            let keys = Keys::derive(&EncryptionKey::new([66; 32]));
+            let later = Travelling { record: seal::seal(&keys, &clear, b"header"), value: None };
+            assert_eq!(server.store.merge(server.store.identity().1, vec![later], OTHER, None).unwrap().stored, 1);
+        }
+        // With the encryption key it is known what was made up; what that took away comes again from a device.
+        server.store.change_key(full_key(1), false).unwrap();
+        check(&server.store);
+        server.pull(&device);
+        assert_eq!(server.content(), device.content(), "{is_replaced}");
+        check(&server.store);
+        let mut server = server;
+        server.restart();
+        assert_eq!(server.content(), device.content(), "{is_replaced}, after a start");
+    }
 }

@@ -337,3 +337,65 @@ async fn other_bytes_in_the_place_of_a_large_value_are_not_taken() {
     assert_eq!(device.get("large").unwrap(), bytes(60_000));
     device.store.check(&mut |finding| panic!("{finding:?}")).unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lie_about_an_entry_does_not_take_the_place_of_the_true_record_that_waits_for_its_value() {
+    let Scene { device, .. } = scene();
+    let writer = Replica::new(&full_key(1));
+    writer.set("slow", &bytes(60_000));
+    let truth = writer.records().remove(0);
+    let lies = [with(&truth, |clear| clear.stamp.time_us += 1), with(&truth, |clear| clear.size = 1 << 30)];
+    for lie in lies {
+        let mut server = Server::accept(&device).await;
+        server.tell(vec![truth.clone()]).await;
+        let want = server.wanted().await;
+        server.tell(vec![lie]).await;
+        let held = loop {
+            if let Frame::Acknowledge(held) = server.receive().await
+                && (held.seq == 2 || held.beyond.iter().any(|places| places.last == 2))
+            {
+                break held;
+            }
+        };
+        assert_eq!((held.seq, held_of_server(&device.store)), (0, Seq(0)));
+        // The value is still waited for: its parts are no parts that nobody asked for.
+        server.send(Frame::BlobGone(v1::BlobGone { hash: want.hash })).await;
+        server.tell(vec![made_up("more")]).await;
+        while !matches!(server.receive().await, Frame::Acknowledge(held) if held.seq == 0 && held.beyond.iter().any(|places| places.last == 3))
+        {
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lie_about_a_size_beside_the_truth_changes_nothing_of_what_is_asked_for() {
+    let Scene { device, .. } = scene();
+    let writer = Replica::new(&full_key(1));
+    writer.set("slow", &bytes(60_000));
+    let truth = writer.records().remove(0);
+    let lie = |size| with(&truth, |clear| clear.size = size);
+    let mut server = Server::accept(&device).await;
+    server.tell(vec![lie(5_000), truth.clone(), lie(1 << 30), lie(1 << 45)]).await;
+    let mut file = vec![0; 60_000 + 2 * 48];
+    let hash = clear(&truth).value_hash;
+    writer.store.blob(hash).unwrap().read(0, &mut file).unwrap();
+    while device.get("slow").is_none() {
+        let want = loop {
+            match server.receive().await {
+                Frame::BlobWant(want) => break Some(want),
+                Frame::Acknowledge(held) if held.seq == 4 => break None,
+                _ => {}
+            }
+        };
+        let Some(want) = want else { break };
+        let range = want.offset as usize..want.offset as usize + want.length as usize;
+        let data = file.get(range).expect("it asks for what is in the file");
+        for (number, part) in data.chunks(value::CHUNK + value::TAG).enumerate() {
+            let offset = want.offset + (number * (value::CHUNK + value::TAG)) as u64;
+            let part = v1::BlobPart { hash: want.hash.clone(), offset, data: part.to_vec() };
+            server.send(Frame::BlobPart(part)).await;
+        }
+    }
+    assert_eq!(device.get("slow").unwrap(), bytes(60_000));
+    assert_eq!(device.store.refused(), 3);
+}

@@ -97,7 +97,7 @@ fn a_join_sets_key_and_remote_and_the_newer_of_each_wins() {
         assert_eq!((store.get("only here").unwrap(), store.get("only there").unwrap()), (b"1".to_vec(), b"2".to_vec()));
     }
     // Once more is no harm, and both are the same now.
-    assert_eq!(preview(&device, &url, KEY).unwrap(), v1::Previewed::default());
+    assert_eq!(preview(&device, &url, KEY).unwrap(), v1::Previewed { own: 4, ..v1::Previewed::default() });
     assert!(matches!(join(&device, &url), Reply::Config(_)));
     device.sync();
     let device = device.again(&[]);
@@ -134,7 +134,8 @@ fn a_store_that_was_never_written_to_has_nothing_that_differs() {
 fn a_server_without_entries_is_looked_at_to_its_end() {
     let (server, device) = (Daemon::server(), device());
     device.set("k", b"v");
-    assert_eq!(preview(&device, &url(&server), KEY), Ok(v1::Previewed::default()));
+    let found = v1::Previewed { own: 1, ..v1::Previewed::default() };
+    assert_eq!(preview(&device, &url(&server), KEY), Ok(found));
 }
 
 #[test]

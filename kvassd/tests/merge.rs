@@ -202,7 +202,7 @@ fn a_cursor_survives_a_restart_and_a_fork_begins_anew() {
     assert_eq!(b.held(&a), a.store().outgoing(Seq(0), b.store().opening(), 9).unwrap().cursor.unwrap().seq);
     assert!(!b.pull(&a, 100));
     let (before, pid) = (a.store().identity().0, a.store().summary().unwrap().pid);
-    a.store().fork().unwrap();
+    a.store().fork(before).unwrap();
     assert_ne!(a.store().identity().0, before);
     assert_ne!(a.store().summary().unwrap().pid, pid);
     assert_eq!(b.held(&a), Seq(0));
@@ -242,7 +242,7 @@ fn a_record_that_does_not_verify_is_counted_and_changes_nothing() {
     let digest = b.store().digest().unwrap();
     for bad in [flipped, swapped] {
         let merged = b.store().merge(b.store().identity().1, bad, a.store().opening(), part.cursor).unwrap();
-        assert_eq!((merged.stored, merged.refused), (0, 2));
+        assert_eq!((merged.stored, merged.refused), (0, vec![0, 1]));
         assert_eq!(b.store().digest().unwrap(), digest);
     }
     records.reverse();
@@ -312,6 +312,29 @@ fn the_counter_follows_what_was_merged() {
     let part = b.store().outgoing(Seq(0), a.store().opening(), 100).unwrap();
     let clear = Clear::parse(&part.records[0].1.record.clear).unwrap();
     assert_eq!(clear.stamp.counter, 51);
+}
+
+#[test]
+fn strangers_to_a_store_are_remembered_up_to_a_number_and_its_own_peers_before_them() {
+    let mut a = Replica::new();
+    let (account, own) = (a.store().identity().1, StoreId([1; 16]));
+    a.store().begin_peer(account, own, Seq(0));
+    for number in 0..3_000_u64 {
+        let mut id = [2; 16];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        a.store().begin_peer(account, StoreId(id), Seq(0));
+        a.store().acknowledge(account, StoreId(id), Seq(1), &[]);
+        if number % 500 == 0 {
+            a.store().begin_peer(account, own, Seq(0));
+            a.set("x", &number.to_be_bytes());
+        }
+    }
+    a.store().acknowledge(account, own, Seq(5), &[]);
+    a.set("x", b"last");
+    let all = a.store().peers();
+    assert!(all.len() <= 1_024 && all[&own].acknowledged == Seq(5), "{}", all.len());
+    a.restart();
+    assert_eq!(a.store().peers(), all);
 }
 
 #[test]

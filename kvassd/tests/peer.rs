@@ -183,6 +183,48 @@ async fn a_flood_of_requests_ends_the_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_questions_whose_answers_nobody_takes_ends_the_session() {
+    let device = Device::new();
+    let mut peer = Peer::greeted(&device, None).await;
+    for number in 0..1_000 {
+        peer.send(Frame::HeadWant(v1::HeadWant { number })).await;
+    }
+    assert!(matches!(peer.ended().await, Err(SessionError::Protocol(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_takes_another_id_only_now_and_then_whatever_peers_claim_to_hold() {
+    let (device, clock_us) = device_with_clock();
+    let claim = |peer: &mut Peer| {
+        let resume = v1::Resume { run: Some(vec![9; 16]), seq: 7, ..v1::Resume::default() };
+        peer.sealer.seal(&v1::SyncFrame { frame: Some(Frame::Resume(resume)) }.encode_to_vec()).unwrap()
+    };
+    let id = || device.store.identity().0;
+    let lie = async || {
+        let mut peer = Peer::silent(&device);
+        peer.greet(1).await;
+        let claim = claim(&mut peer);
+        let _ = peer.to.send(claim).await;
+        peer.ended().await
+    };
+    let first = id();
+    assert_eq!(lie().await.unwrap(), Ended::Again);
+    let second = id();
+    assert_ne!(first, second);
+    for _ in 0..3 {
+        let error = lie().await.unwrap_err();
+        assert!(!error.is_permanent() && error.to_string().contains("fork"), "{error}");
+        assert_eq!(id(), second);
+    }
+    // Who tells the truth is not in the way of it.
+    let peer = Peer::greeted(&device, None).await;
+    drop(peer);
+    clock_us.fetch_add(600_000_000, Ordering::Relaxed);
+    assert_eq!(lie().await.unwrap(), Ended::Again);
+    assert_ne!(id(), second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_value_that_is_gone_holds_the_cursor_and_nothing_else_until_it_comes_from_elsewhere() {
     let (owner, device) = (Device::new(), Device::new());
     owner.set("large", bytes(50_000)).await;

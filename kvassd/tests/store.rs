@@ -680,7 +680,7 @@ fn with_the_same_time_and_randomness_a_store_is_the_same_with_threads_and_withou
         }
         store.set_key(None).unwrap();
         store.remove(vec!["key/7".into()]).unwrap();
-        store.fork().unwrap();
+        store.fork(store.identity().0).unwrap();
         let left = (store.identity(), store.digest().unwrap(), store.key().to_text(), names(&store).len());
         store.clone().close();
         assert!(matches!(store.set_pid(7), Err(WriteError::Closed)));

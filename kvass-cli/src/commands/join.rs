@@ -21,7 +21,7 @@ const LINE_MAX: u64 = 4_096;
 pub(crate) fn run(client: &mut Client, arguments: Join) -> Result<(), Error> {
     let pairing = parse(&read(client, arguments.link)?)?;
     let found = preview(client, &pairing)?;
-    if found.differing > 0 && !arguments.force && !confirm(client, &pairing.remote, &found)? {
+    if !arguments.force && !confirm(client, &pairing.remote, &found)? {
         client.note("nothing was changed");
         return Ok(());
     }
@@ -70,8 +70,33 @@ fn preview(client: &mut Client, pairing: &Pairing) -> Result<Previewed, Error> {
     }
 }
 
-/// Asks whether entries may be replaced.
+/// Asks whether entries may be replaced, and, where somebody is there to be asked, whether those of this device may be
+/// given away: the line may be anybody's.
 fn confirm(client: &Client, remote: &str, found: &Previewed) -> Result<bool, Error> {
+    match found.own {
+        0 => {}
+        1 => client.note(&format!("the key of this device goes to {remote}, and all who have this line can read it")),
+        own => {
+            client.note(&format!(
+                "the {own} keys of this device go to {remote}, and all who have this line can read them"
+            ));
+        }
+    }
+    if found.differing > 0 {
+        show_differences(client, remote, found);
+        if !terminal::can_ask() {
+            return Err(Error::input("joining would replace entries, so that it needs -f here; nothing was changed")
+                .hint("on a terminal it asks first"));
+        }
+    }
+    if found.differing == 0 && (found.own == 0 || !terminal::can_ask()) {
+        return Ok(true);
+    }
+    terminal::confirm("Join?")
+}
+
+/// Shows which entries would be replaced.
+fn show_differences(client: &Client, remote: &str, found: &Previewed) {
     let differ = match found.differing {
         1 => "1 key is".into(),
         count => format!("{count} keys are"),
@@ -90,9 +115,4 @@ fn confirm(client: &Client, remote: &str, found: &Previewed) -> Result<bool, Err
         0 => {}
         more => show(&format!("  and {more} more")),
     }
-    if !terminal::can_ask() {
-        return Err(Error::input("joining would replace entries, so that it needs -f here; nothing was changed")
-            .hint("on a terminal it asks first"));
-    }
-    terminal::confirm("Join?")
 }

@@ -21,7 +21,7 @@ const SHOW: Duration = Duration::from_millis(200);
 impl Exchange<'_, '_, '_> {
     /// Ends early where the client leaves or the daemon stops.
     pub(super) async fn preview(&mut self, preview: v1::Preview) -> Result<Reply, Failure> {
-        let (key, remote) = (key(preview.key)?, self.remote.clone());
+        let (key, remote, store) = (key(preview.key)?, self.remote.clone(), self.store.clone());
         let (seen, counted) = watch::channel(0);
         let show = async {
             loop {
@@ -34,7 +34,8 @@ impl Exchange<'_, '_, '_> {
             found = remote.preview(&preview.remote, &key, &seen) => {
                 let found = found.map_err(|error| unreached(&error))?;
                 let first = found.first.into_iter().map(encode).collect();
-                Ok(Reply::Previewed(v1::Previewed { differing: found.differing, first }))
+                let own = spawn_blocking(move || store.summary()).await??.keys;
+                Ok(Reply::Previewed(v1::Previewed { differing: found.differing, first, own }))
             }
             failed = show => failed,
             () = self.shared.stopping() => Err(stopping()),

@@ -56,6 +56,7 @@ pub(crate) enum Job {
         answer: Answer<Merged>,
     },
     Fork {
+        own: StoreId,
         answer: Answer<()>,
     },
     SetRemote {
@@ -80,6 +81,8 @@ pub(crate) struct Committer {
     pub(crate) state: State,
     pub(crate) tally: Tally,
     pub(crate) rekey: Option<Rekey>,
+    /// When the store, since it was opened, last took another id because its history had forked.
+    pub(crate) forked_us: Option<u64>,
     /// Taken from `jobs`, and to be done next.
     pub(crate) next: Option<Job>,
 }
@@ -127,7 +130,7 @@ impl Committer {
             Some(Job::Merge { target, arrivals, from, cursor, answer }) => {
                 let _ = answer.send(self.merge(target, arrivals, from, cursor));
             }
-            Some(Job::Fork { answer }) => drop(answer.send(self.fork())),
+            Some(Job::Fork { own, answer }) => drop(answer.send(self.fork(own))),
             Some(Job::SetRemote { remote, answer }) => drop(answer.send(self.set_remote(remote))),
             Some(Job::MeetRemote { peer, answer }) => drop(answer.send(self.meet_remote(peer))),
             Some(Job::Sweep(files)) => self.sweep(files),

@@ -23,6 +23,9 @@ use crate::keys::{Access, AccountId, SyncKey};
 use crate::record::{Clear, Kind, Record, RecordError, ValueHash};
 use crate::{seal, value};
 
+/// The least time between two forks of a store that is open: ten minutes.
+const FORK_US: u64 = 10 * 60 * 1_000_000;
+
 /// A record on its way from one store to another, with its sealed value where that is short.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Travelling {
@@ -48,8 +51,8 @@ pub struct Merged {
     pub stored: usize,
     /// Hashes of values that have to be here before their records can be merged.
     pub lacking: Vec<ValueHash>,
-    /// How many did not verify.
-    pub refused: usize,
+    /// Which did not verify, as their positions among all that came.
+    pub refused: Vec<usize>,
 }
 
 /// What records were verified for: the store's id, its account, and whether with all keys of it.
@@ -216,10 +219,14 @@ impl Store {
         if keys.account() != account {
             return Err(WriteError::Refused("the key changed meanwhile".into()));
         }
-        let all = records.len();
-        let arrivals: Vec<_> = records.into_iter().filter_map(|record| Arrival::verify(&keys, record).ok()).collect();
-        let refused = all - arrivals.len();
-        self.refuse(refused as u64);
+        let (mut arrivals, mut refused) = (Vec::with_capacity(records.len()), Vec::new());
+        for (at, record) in records.into_iter().enumerate() {
+            match Arrival::verify(&keys, record) {
+                Ok(arrival) => arrivals.push(arrival),
+                Err(_) => refused.push(at),
+            }
+        }
+        self.refuse(refused.len() as u64);
         let target = Target { own, account: keys.account(), full: keys.full().is_some() };
         let mut merged = self.ask(|answer| Job::Merge { target, arrivals, from, cursor, answer })?;
         merged.refused = refused;
@@ -265,12 +272,16 @@ impl Store {
         self.shared.peers_changed.subscribe()
     }
 
-    /// Takes a new store id and a new process id, because the history of this store has forked; all peers begin anew.
+    /// Takes a new store id and a new process id, because the history of this store, under the id that it had, has
+    /// forked; all peers begin anew. Nothing happens where it has another id already.
+    ///
+    /// Whoever has the server key can say that it has, and each time all peers would have to begin anew. Under an id
+    /// that was taken just now it is hardly so.
     ///
     /// # Errors
-    /// A full disk or a damaged store.
-    pub fn fork(&self) -> Result<(), WriteError> {
-        self.ask(|answer| Job::Fork { answer })
+    /// A full disk or a damaged store, or an id that is less than ten minutes old.
+    pub fn fork(&self, own: StoreId) -> Result<(), WriteError> {
+        self.ask(|answer| Job::Fork { own, answer })
     }
 
     /// Whether the value of that hash is here, whole.
@@ -358,11 +369,19 @@ impl Committer {
         self.shared.space.check(0, if removes { Purpose::Remove } else { Purpose::Store })
     }
 
-    pub(super) fn fork(&mut self) -> Result<(), WriteError> {
+    pub(super) fn fork(&mut self, own: StoreId) -> Result<(), WriteError> {
+        if self.shared.peers().own() != own {
+            return Ok(());
+        }
+        let now_us = self.shared.now_us();
+        if self.forked_us.is_some_and(|before_us| now_us.abs_diff(before_us) < FORK_US) {
+            return Err(WriteError::Refused("a peer says that the history of this store has forked, once more".into()));
+        }
+        tracing::warn!("the history of this store has forked; it takes a new id");
         let random = &self.shared.surroundings.random;
         let (store, pid) = (StoreId(create::random_store(random)?), create::random_pid(random)?);
-        let known: Vec<_> = self.shared.peers().all().keys().copied().collect();
-        let remote = RemotePeer::unknown(self.shared.now_us());
+        let known = self.shared.peers().written();
+        let remote = RemotePeer::unknown(now_us);
         self.write_meta(|meta, account| {
             meta.insert(index::meta::STORE, &store.0[..]);
             meta.insert(index::meta::PID, &pid.to_be_bytes()[..]);
@@ -371,6 +390,7 @@ impl Committer {
         })?;
         self.shared.set_pid(pid);
         self.shared.change_peers(|peers| peers.begin_anew(store, remote));
+        self.forked_us = Some(now_us);
         Ok(())
     }
 

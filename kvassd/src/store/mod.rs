@@ -312,6 +312,7 @@ impl Store {
             state: opened.state,
             tally: opened.tally,
             rekey: None,
+            forked_us: None,
             next: None,
         };
         Self::start(shared, jobs, committer, opened.files)

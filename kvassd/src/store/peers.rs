@@ -58,6 +58,9 @@ pub struct Peer {
     pub acknowledged: Seq,
 }
 
+/// The most peers that are remembered. Whoever has the server key can come under any number of ids.
+const PEERS: usize = 1_024;
+
 const ROW: usize = 1 + 16 + 8 + 8;
 
 impl Peer {
@@ -92,6 +95,9 @@ pub(crate) struct Peers {
     beyond: BTreeMap<StoreId, Places>,
     /// The last full pass over each peer's log. Only in memory: a restart may begin another.
     passes: BTreeMap<StoreId, FullPass>,
+    /// In which order they were last met since this store was opened.
+    met: BTreeMap<StoreId, u64>,
+    /// Those that are otherwise on the disk; what is not known any more has to go there.
     unsaved: BTreeSet<StoreId>,
     remote: RemotePeer,
 }
@@ -178,12 +184,34 @@ impl Peers {
     /// What a peer says at the beginning of a session to hold of this store's log. It may be less than it once had: then
     /// an older copy was put back.
     pub(crate) fn begin(&mut self, peer: StoreId, seq: Seq) {
+        self.make_room(peer);
         let known = self.all.entry(peer).or_default();
         if known.acknowledged != seq {
             known.acknowledged = seq;
             self.unsaved.insert(peer);
         }
         self.beyond.remove(&peer);
+    }
+
+    /// Notes that a peer is here. Where there are too many, those that were not here for longest are forgotten: should
+    /// one come again, both begin anew.
+    fn make_room(&mut self, peer: StoreId) {
+        let last = self.met.values().max().copied().unwrap_or_default();
+        self.met.insert(peer, last + 1);
+        while !self.all.contains_key(&peer) && self.all.len() >= PEERS {
+            let others = self.all.keys().filter(|id| Some(**id) != self.remote.id);
+            let Some(oldest) = others.min_by_key(|id| self.met.get(*id).copied()).copied() else { return };
+            self.all.remove(&oldest);
+            self.beyond.remove(&oldest);
+            self.passes.remove(&oldest);
+            self.met.remove(&oldest);
+            self.unsaved.insert(oldest);
+        }
+    }
+
+    /// The peers of which something may be on the disk.
+    pub(crate) fn written(&self) -> BTreeSet<StoreId> {
+        self.all.keys().chain(&self.unsaved).copied().collect()
     }
 
     /// The peer holds this store's log up to a place, and the places of some ranges after it.
@@ -234,15 +262,18 @@ impl Peers {
     }
 
     fn none(own: StoreId, remote: RemotePeer) -> Self {
-        let (all, beyond, passes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { own, all, beyond, passes, unsaved: BTreeSet::new(), remote }
+        let (all, beyond, passes, met) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { own, all, beyond, passes, met, unsaved: BTreeSet::new(), remote }
     }
 
     /// Adds what is not on the disk to a commit, and returns whose it is.
     pub(crate) fn write(&self, to: &mut sled::Batch, account: AccountId) -> Vec<StoreId> {
         let unsaved: Vec<_> = self.unsaved.iter().copied().collect();
         for id in &unsaved {
-            to.insert(meta::peer(account, id.0), &self.all[id].encode()[..]);
+            match self.all.get(id) {
+                Some(peer) => to.insert(meta::peer(account, id.0), &peer.encode()[..]),
+                None => to.remove(meta::peer(account, id.0)),
+            }
         }
         unsaved
     }

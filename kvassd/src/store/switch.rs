@@ -9,6 +9,8 @@ use std::sync::PoisonError;
 
 use super::commit::{Committer, fatal};
 use super::index::{self, Account, Changes, Fault, Index, Trees};
+use super::layout::Layout;
+use super::merge;
 use super::names::Named;
 use super::pass::Content;
 use super::peers::RemotePeer;
@@ -55,10 +57,11 @@ impl Committer {
         Ok(Rekeyed::default())
     }
 
-    /// Keeps the records that verify; what anybody made up who had the server key goes.
+    /// Keeps the records that verify and have their values; what anybody made up who had the server key goes, and what
+    /// that took the value away from, which peers send again.
     fn become_full(&mut self, key: Key) -> Result<Rekeyed, WriteError> {
         let Access::Full(keys) = key.access() else { return Ok(Rekeyed::default()) };
-        let sorted = self.shared.read_index(|index| Sorted::read(index, &keys));
+        let sorted = self.shared.read_index(|index| Sorted::read(index, &self.shared.layout, &keys));
         let sorted = sorted.map_err(|fault| self.refused(fault))?;
         let dropped = sorted.wrong.len() as u64;
         if dropped > 0 {
@@ -175,7 +178,7 @@ impl Committer {
     /// again what those may have replaced.
     fn drop_records(&mut self, sorted: &Sorted) -> Result<(), WriteError> {
         let own = StoreId(create::random_store(&self.shared.surroundings.random)?);
-        let known: Vec<_> = self.shared.peers().all().keys().copied().collect();
+        let known = self.shared.peers().written();
         // Which peer it is stays known; only how far each side is has to be learnt again.
         let remote = self.shared.peers().remote();
         for batch in sorted.wrong.chunks(BATCH) {
@@ -185,7 +188,7 @@ impl Committer {
                 let account = index.account.keys.account();
                 let mut changes = Changes::default();
                 for id in batch {
-                    blobs.extend(drop_record(index, &mut changes, &mut tally, *id)?);
+                    blobs.extend(drop_record(index, &mut changes, &mut tally, *id, &sorted.blobs)?);
                 }
                 changes.meta.insert(index::meta::STORE, &own.0[..]);
                 known.iter().for_each(|peer| changes.meta.remove(index::meta::peer(account, peer.0)));
@@ -216,12 +219,13 @@ fn cannot_write(source: std::io::Error) -> WriteError {
     WriteError::Io { what: "write the key file", source }
 }
 
-/// Adds the removal of one record to a commit; returns its blob, if it has one.
+/// Adds the removal of one record to a commit; returns its blob, if it has one that no record in `needed` has.
 fn drop_record(
     index: &Index,
     changes: &mut Changes,
     tally: &mut Tally,
     id: RecordId,
+    needed: &BTreeMap<ValueHash, RecordId>,
 ) -> Result<Option<ValueHash>, Fault> {
     let wrong = || Fault::Other("a record makes no sense".into());
     let bytes = index.record(id)?.ok_or_else(wrong)?;
@@ -232,9 +236,13 @@ fn drop_record(
     changes.records.remove(&id.0);
     changes.log.remove(&row.seq.0.to_be_bytes());
     changes.values.remove(&id.0);
-    let blob = clear.has_blob().then_some(clear.value_hash);
-    blob.iter().for_each(|hash| changes.blobs.remove(&hash.0));
-    Ok(blob)
+    let Some(hash) = clear.has_blob().then_some(clear.value_hash) else { return Ok(None) };
+    if let Some(owner) = needed.get(&hash) {
+        changes.blobs.insert(&hash.0, &owner.0);
+        return Ok(None);
+    }
+    changes.blobs.remove(&hash.0);
+    Ok(Some(hash))
 }
 
 /// The records of a blind store, as they are seen with all keys.
@@ -244,17 +252,20 @@ struct Sorted {
     content: Content,
     /// The greatest counter of those that verify.
     counter: u64,
+    /// Their blobs, and whose they are.
+    blobs: BTreeMap<ValueHash, RecordId>,
     /// Those that do not.
     wrong: Vec<RecordId>,
 }
 
 impl Sorted {
-    fn read(index: &Index, keys: &Keys) -> Result<Self, Fault> {
+    fn read(index: &Index, layout: &Layout, keys: &Keys) -> Result<Self, Fault> {
         let mut sorted = Self::default();
         for row in &index.account.trees.records {
             let (id, row) = row?;
             let id = <[u8; 16]>::try_from(&id[..]).map_err(|_| Fault::Other("an id has the wrong length".into()))?;
-            match verify(keys, RecordId(id), &row) {
+            let is_whole = |clear: &Clear| !clear.has_blob() || merge::has_blob(layout, clear);
+            match verify(keys, RecordId(id), &row).filter(|(clear, _)| is_whole(clear)) {
                 Some((clear, name)) => sorted.take(&clear, name),
                 None => sorted.wrong.push(RecordId(id)),
             }
@@ -265,6 +276,9 @@ impl Sorted {
     fn take(&mut self, clear: &Clear, name: Option<String>) {
         self.content.add(clear);
         self.counter = self.counter.max(clear.stamp.counter);
+        if clear.has_blob() {
+            self.blobs.insert(clear.value_hash, clear.id);
+        }
         if let Some(name) = name.filter(|_| clear.kind == Kind::VALUE) {
             self.names.insert(name.into(), Named::of(clear));
         }

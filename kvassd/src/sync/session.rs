@@ -234,7 +234,7 @@ impl Session {
         let Some(hello) = self.frames.next().await? else { return Ok(Ended::Gone) };
         let Frame::Hello(hello) = hello else { return Err(SessionError::Protocol("no greeting")) };
         let peer = self.meet(own, &hello)?;
-        let Some(peer) = peer else { return self.fork().await };
+        let Some(peer) = peer else { return self.fork(own).await };
         let held = self.store.peer(peer.store).held;
         let resume = v1::Resume {
             run: held.map(|held| held.run.0.to_vec()),
@@ -254,7 +254,7 @@ impl Session {
             // What was asked for is of another log.
             return Ok(Ended::Again);
         }
-        let Some(after) = after else { return self.fork().await };
+        let Some(after) = after else { return self.fork(own).await };
         let (wanted, wish) = watch::channel(Wanted { number: 0, after, all: resume.all });
         let (answered, answers) = watch::channel(0);
         let Self { store, account, outbox, mut frames, requests, values, reports, progress, mut questions, .. } = self;
@@ -327,10 +327,9 @@ impl Session {
         Ok(accepted.then_some(cursor.seq))
     }
 
-    async fn fork(&self) -> Result<Ended, SessionError> {
+    async fn fork(&self, own: StoreId) -> Result<Ended, SessionError> {
         let store = self.store.clone();
-        tracing::warn!("the history of this store has forked; it takes a new id");
-        call(move || store.fork()).await??;
+        call(move || store.fork(own)).await??;
         Ok(Ended::Again)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A record whose value is not here waits for it; later ones are merged at once, but the cursor stays before it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kvass_proto::v1::{self, sync_frame::Frame};
@@ -17,8 +18,8 @@ use super::values::Values;
 use super::write::Report;
 use super::{Ended, Frames, Progress, SessionError, call, ended};
 use crate::keys::AccountId;
-use crate::record::{Auth, Clear, Kind, Record, RecordId, ValueHash};
-use crate::store::{Cursor, Opening, RunId, Seq, Store, Travelling, WriteError};
+use crate::record::{Auth, Clear, Kind, Record, RecordId};
+use crate::store::{Cursor, Merged, Opening, RunId, Seq, Store, Travelling, WriteError};
 
 /// The most records, and about the most of their bytes, that the other side may want to have merged at once.
 const PART_RECORDS: usize = 1_024;
@@ -96,7 +97,7 @@ impl Receiver {
             Frame::BlobGone(gone) => self.values.is_gone(&gone)?,
             Frame::HeadWant(want) => {
                 let seq = self.store.head().0;
-                self.outbox.urgent(Frame::Head(v1::Head { number: want.number, seq }));
+                self.outbox.answer(Frame::Head(v1::Head { number: want.number, seq }))?;
             }
             Frame::Digest(digest) => self.compare(&digest).await?,
             Frame::Head(head) if is_probe(head.number) => drop(self.answered.send_replace(head.number)),
@@ -159,9 +160,14 @@ impl Receiver {
             return self.merge_removals(records).await;
         }
         let is_next = self.backlog.is_empty();
-        let (places, may_lack) = sort(&records);
-        let records = records.into_iter().map(|(_, record)| record).collect();
-        let Some(without) = self.store_records(records, is_next.then_some(cursor)).await? else { return Ok(()) };
+        let (mut places, mut may_lack) = sort(&records);
+        let (seqs, records): (Vec<_>, Vec<_>) = records.into_iter().unzip();
+        let Some(merged) = self.store_records(records, is_next.then_some(cursor)).await? else { return Ok(()) };
+        // What does not verify says nothing, neither that a version is newer nor what a value is.
+        let refused: BTreeSet<_> = merged.refused.iter().map(|at| seqs[*at]).collect();
+        places.retain(|(seq, _)| !refused.contains(seq));
+        may_lack.retain(|record| !refused.contains(&record.seq));
+        let without = merged.lacking;
         if is_next && without.is_empty() {
             self.backlog.hold(cursor.seq);
         } else {
@@ -188,13 +194,12 @@ impl Receiver {
         Ok(())
     }
 
-    /// Merges records, and returns the hashes of the values that are not here; `None`: the disk is full, and the log
-    /// has to be sent again.
+    /// Merges records, and returns what became of them; `None`: the disk is full, and the log has to be sent again.
     async fn store_records(
         &mut self,
         records: Vec<Travelling>,
         cursor: Option<Cursor>,
-    ) -> Result<Option<Vec<ValueHash>>, SessionError> {
+    ) -> Result<Option<Merged>, SessionError> {
         let (store, account, peer) = (self.store.clone(), self.account, self.peer);
         let merged = match call(move || store.merge(account, records, peer, cursor)).await? {
             Err(WriteError::DiskFull { .. }) => {
@@ -205,10 +210,10 @@ impl Receiver {
             merged => merged?,
         };
         self.progress.send_if_modified(|progress| {
-            progress.refused += merged.refused as u64;
-            merged.refused > 0
+            progress.refused += merged.refused.len() as u64;
+            !merged.refused.is_empty()
         });
-        Ok(Some(merged.lacking))
+        Ok(Some(merged))
     }
 
     /// Takes note of what was written, and merges the records whose values are whole.
@@ -227,11 +232,11 @@ impl Receiver {
             return Ok(());
         }
         let records = waiting.iter().map(|(_, record)| record.clone()).collect();
-        let Some(without) = self.store_records(records, None).await? else { return Ok(()) };
+        let Some(merged) = self.store_records(records, None).await? else { return Ok(()) };
         for (seq, record) in waiting {
             match Clear::parse(&record.record.clear) {
                 // It may have been swept away as a file that nothing refers to, just before; then it is taken once more.
-                Ok(clear) if without.contains(&clear.value_hash) => self.values.want(clear),
+                Ok(clear) if merged.lacking.contains(&clear.value_hash) => self.values.want(clear),
                 _ => self.backlog.settle(seq),
             }
         }

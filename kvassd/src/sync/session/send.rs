@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kvass_proto::v1::{self, end::Reason, sync_frame::Frame};
 use prost::Message;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
 use super::super::channel::Sealer;
@@ -24,6 +25,9 @@ const SILENCE: Duration = Duration::from_secs(25);
 /// Parts of values that wait to be sent.
 const PARTS: usize = 8;
 
+/// Answers that wait to be sent. Who asks and takes no answers is not waited for.
+const ANSWERS: usize = 256;
+
 /// How often a log that cannot be read because the disk is full is tried again.
 const FULL: Duration = Duration::from_secs(1);
 
@@ -31,6 +35,7 @@ const FULL: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(super) struct Outbox {
     urgent: mpsc::UnboundedSender<Frame>,
+    answers: mpsc::Sender<Frame>,
     log: mpsc::Sender<Frame>,
     parts: mpsc::Sender<Frame>,
     held: watch::Sender<v1::Acknowledge>,
@@ -40,17 +45,38 @@ impl Outbox {
     /// Makes an outbox, and what empties it.
     pub(super) fn new(sealer: Sealer, to: mpsc::Sender<Vec<u8>>) -> (Self, Writer) {
         let (urgent, urgent_queue) = mpsc::unbounded_channel();
+        let (answers, answer_queue) = mpsc::channel(ANSWERS);
         let (log, log_queue) = mpsc::channel(1);
         let (parts, part_queue) = mpsc::channel(PARTS);
         let (held, held_slot) = watch::channel(v1::Acknowledge::default());
-        let writer = Writer { sealer, to, urgent: urgent_queue, log: log_queue, parts: part_queue, held: held_slot };
-        (Self { urgent, log, parts, held }, writer)
+        let writer = Writer {
+            sealer,
+            to,
+            urgent: urgent_queue,
+            answers: answer_queue,
+            log: log_queue,
+            parts: part_queue,
+            held: held_slot,
+        };
+        (Self { urgent, answers, log, parts, held }, writer)
     }
 
-    /// Puts a small frame before all others. Of these come only as many as the other side asks for, or this one begins.
+    /// Puts a small frame before all others. This side decides how many of these there are.
     pub(super) fn urgent(&self, frame: Frame) {
         // The writer is gone only when the session is.
         let _ = self.urgent.send(frame);
+    }
+
+    /// Puts the small answer to a question of the other side.
+    ///
+    /// # Errors
+    /// The other side asks and asks, and takes no answers.
+    pub(super) fn answer(&self, frame: Frame) -> Result<(), SessionError> {
+        match self.answers.try_send(frame) {
+            Err(TrySendError::Full(_)) => Err(SessionError::Protocol("it asks for too much at once")),
+            // The writer is gone only when the session is.
+            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+        }
     }
 
     /// Says how far the other side's log is held; of several only the newest is sent.
@@ -75,6 +101,7 @@ pub(super) struct Writer {
     sealer: Sealer,
     to: mpsc::Sender<Vec<u8>>,
     urgent: mpsc::UnboundedReceiver<Frame>,
+    answers: mpsc::Receiver<Frame>,
     log: mpsc::Receiver<Frame>,
     parts: mpsc::Receiver<Frame>,
     held: watch::Receiver<v1::Acknowledge>,
@@ -98,6 +125,7 @@ impl Writer {
         tokio::select! {
             biased;
             Some(frame) = self.urgent.recv() => frame,
+            Some(frame) = self.answers.recv() => frame,
             Ok(()) = self.held.changed() => Frame::Acknowledge(self.held.borrow_and_update().clone()),
             Some(frame) = self.log.recv() => frame,
             Some(frame) = self.parts.recv() => frame,
