@@ -73,10 +73,10 @@ fn preview(client: &mut Client, pairing: &Pairing) -> Result<Previewed, Error> {
 /// Asks whether entries may be replaced.
 fn confirm(client: &Client, remote: &str, found: &Previewed) -> Result<bool, Error> {
     let differ = match found.differing {
-        1 => "1 key is".into(),
-        count => format!("{count} keys are"),
+        1 => "1 key differs".into(),
+        count => format!("{count} keys differ"),
     };
-    client.note(&format!("{differ} another one at {remote} than here; of each the newer wins, on all devices:"));
+    client.note(&format!("{differ} between here and {remote}; of each the newer wins, on all devices:"));
     let show = |line: &str| {
         if !client.quiet {
             eprintln!("{line}");
