@@ -51,7 +51,8 @@ fn errors_of_usage_are_one_sentence_and_a_hint() {
     bare(&["get", "a", "b"]).fails(2, "kvass: unexpected argument 'b' found\nhint: kvass help get\n");
     bare(&["frobnicate"])
         .fails(2, "kvass: no such command: frobnicate\nhint: kvass without a command shows what there is\n");
-    bare(&["config"]).fails(2, "kvass: config needs one of: show, key, server-key, pid, remote\nhint: kvass help config\n");
+    bare(&["config"])
+        .fails(2, "kvass: config needs one of: show, key, server-key, pid, remote\nhint: kvass help config\n");
     bare(&["get", ""]).fails(2, "kvass: a key cannot be empty\nhint: kvass help get\n");
     bare(&["rm", "a", "b\tc"])
         .fails(2, "kvass: a key cannot hold control characters: U+0009 at byte 1\nhint: kvass help rm\n");
