@@ -200,10 +200,6 @@ impl Receiver {
             }
             merged => merged?,
         };
-        self.progress.send_if_modified(|progress| {
-            progress.refused += merged.refused as u64;
-            merged.refused > 0
-        });
         Ok(Some(merged.lacking))
     }
 
