@@ -3,4 +3,4 @@
 # large value, an address that vanishes under a connection.
 # Usage: proof/faults.sh. Parts need root (a small tmpfs, network namespaces) or libfaketime, and are skipped aloud.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-prove
+prove "$@"

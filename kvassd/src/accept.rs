@@ -66,8 +66,9 @@ pub async fn run<A: Accept, S: Serve>(mut listener: A, service: S, stop: Cancell
     let mut was_refused = false;
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            biased;
             () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((wire, peer)) => {
@@ -114,6 +115,7 @@ async fn connection<S: Serve>(
     let protocols = protocols(Tasks(tasks));
     let mut served = pin!(protocols.serve_connection(wire, service));
     let ended = tokio::select! {
+        biased;
         ended = &mut served => ended,
         () = &mut overstays => return,
         () = stop.cancelled() => {

@@ -156,10 +156,10 @@ fn records_of_the_wrong_form_are_refused_and_counted() {
         Travelling { record: Record { clear: vec![1; 89], ..good.record.clone() }, ..good.clone() },
     ];
     let count = bad.len();
-    let merged = server.store.merge(bad.to_vec(), OTHER, None).unwrap();
+    let merged = server.store.merge(server.store.identity().1, bad.to_vec(), OTHER, None).unwrap();
     assert_eq!((merged.stored, merged.refused, server.store.refused()), (0, count, count as u64));
     assert_eq!(server.store.summary().unwrap().records, 0);
-    assert_eq!(server.store.merge(vec![good], OTHER, None).unwrap().stored, 1);
+    assert_eq!(server.store.merge(server.store.identity().1, vec![good], OTHER, None).unwrap().stored, 1);
     check(&server.store);
 }
 
@@ -282,7 +282,7 @@ fn what_was_made_up_for_a_blind_store_goes_when_it_gets_its_encryption_key() {
     // In the place of an entry, with a stamp that beats all.
     let mut forged = a.records().into_iter().find(|record| record.value.is_some()).unwrap();
     forged.record.clear[22..30].copy_from_slice(&(1_u64 << 61).to_be_bytes());
-    let merged = server.store.merge(vec![made_up(5), forged], OTHER, None).unwrap();
+    let merged = server.store.merge(server.store.identity().1, vec![made_up(5), forged], OTHER, None).unwrap();
     assert_eq!(merged.stored, 2);
     assert_ne!(server.store.digest().unwrap(), digest);
 
@@ -413,7 +413,7 @@ fn what_was_verified_for_a_blind_store_is_not_merged_into_a_device() {
                     return;
                 }
                 // One that comes in the middle of the change is an error, and any after it is refused.
-                let _ = store.merge(vec![made_up(time_us)], OTHER, None);
+                let _ = store.merge(store.identity().1, vec![made_up(time_us)], OTHER, None);
             }
         }
     });

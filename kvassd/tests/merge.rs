@@ -9,7 +9,9 @@ use std::path::Path;
 
 use files::copy;
 use kvassd::record::Clear;
-use kvassd::store::{Cursor, DownloadError, Opening, Options, RunId, Seq, Store, StoreId, Travelling};
+use kvassd::store::{
+    Cursor, DownloadError, Opening, Options, Peer, RunId, Seq, Store, StoreId, Travelling, WriteError,
+};
 use kvassd::value::{CHUNK, TAG};
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -70,7 +72,7 @@ impl Replica {
         let after = self.held(other);
         let part = other.store().outgoing(after, self.store().opening(), limit).unwrap();
         let records: Vec<Travelling> = part.records.into_iter().map(|(_, record)| record).collect();
-        let merged = self.store().merge(records.clone(), from, part.cursor).unwrap();
+        let merged = self.store().merge(self.store().identity().1, records.clone(), from, part.cursor).unwrap();
         for record in &records {
             let clear = Clear::parse(&record.record.clear).unwrap();
             if merged.lacking.contains(&clear.value_hash) {
@@ -79,7 +81,9 @@ impl Replica {
         }
         if !merged.lacking.is_empty() {
             assert_eq!(self.held(other), after, "the cursor passed a record whose value is not here");
-            assert!(self.store().merge(records, from, part.cursor).unwrap().lacking.is_empty());
+            assert!(
+                self.store().merge(self.store().identity().1, records, from, part.cursor).unwrap().lacking.is_empty()
+            );
         }
         part.cursor.is_some_and(|cursor| cursor.seq > after)
     }
@@ -237,12 +241,12 @@ fn a_record_that_does_not_verify_is_counted_and_changes_nothing() {
     swapped[1].value = None;
     let digest = b.store().digest().unwrap();
     for bad in [flipped, swapped] {
-        let merged = b.store().merge(bad, a.store().opening(), part.cursor).unwrap();
+        let merged = b.store().merge(b.store().identity().1, bad, a.store().opening(), part.cursor).unwrap();
         assert_eq!((merged.stored, merged.refused), (0, 2));
         assert_eq!(b.store().digest().unwrap(), digest);
     }
     records.reverse();
-    assert_eq!(b.store().merge(records, a.store().opening(), part.cursor).unwrap().stored, 2);
+    assert_eq!(b.store().merge(b.store().identity().1, records, a.store().opening(), part.cursor).unwrap().stored, 2);
 }
 
 #[test]
@@ -282,7 +286,7 @@ fn a_value_goes_on_where_a_session_broke_off_and_lies_are_not_kept() {
     drop(download);
     assert_eq!(b.get("x"), None);
     fetch(b.store(), a.store(), &clear);
-    assert_eq!(b.store().merge(records, a.store().opening(), part.cursor).unwrap().stored, 1);
+    assert_eq!(b.store().merge(b.store().identity().1, records, a.store().opening(), part.cursor).unwrap().stored, 1);
     assert_eq!(b.get("x"), Some(value));
 }
 
@@ -293,7 +297,7 @@ fn the_value_of_an_older_version_is_not_asked_for() {
     b.set("x", &[2; 5_000]);
     let older = a.store().outgoing(Seq(0), b.store().opening(), 9).unwrap();
     let records = older.records.into_iter().map(|(_, record)| record).collect();
-    let merged = b.store().merge(records, a.store().opening(), older.cursor).unwrap();
+    let merged = b.store().merge(b.store().identity().1, records, a.store().opening(), older.cursor).unwrap();
     assert_eq!((merged.stored, merged.lacking), (0, Vec::new()));
 }
 
@@ -308,4 +312,34 @@ fn the_counter_follows_what_was_merged() {
     let part = b.store().outgoing(Seq(0), a.store().opening(), 100).unwrap();
     let clear = Clear::parse(&part.records[0].1.record.clear).unwrap();
     assert_eq!(clear.stamp.counter, 51);
+}
+
+#[test]
+fn what_belongs_to_another_account_is_neither_merged_nor_held_nor_acknowledged() {
+    let (a, b) = (Replica::new(), Replica::new());
+    a.set("x", b"1");
+    b.set("y", b"2");
+    let (old, peer) = (b.store().identity().1, a.store().opening());
+    let part = a.store().outgoing(Seq(0), b.store().opening(), 100).unwrap();
+    let records: Vec<_> = part.records.into_iter().map(|(_, record)| record).collect();
+    b.store().set_key(Some(&[6; 32])).unwrap();
+    let merged = b.store().merge(old, records, peer, part.cursor);
+    assert!(matches!(merged, Err(WriteError::Refused(_))), "{merged:?}");
+    b.store().acknowledge(old, peer.store, b.store().head(), &[]);
+    assert_eq!(b.store().peer(peer.store), Peer::default());
+}
+
+#[test]
+fn a_cursor_of_an_account_that_was_left_and_made_anew_is_not_accepted() {
+    let (a, b) = (Replica::new(), Replica::new());
+    a.set("x", b"1");
+    a.set("x", b"2");
+    b.pull(&a, 100);
+    let held = b.store().peer(a.store().identity().0).held.unwrap();
+    assert!(a.store().accepts(held).unwrap());
+    a.store().set_key(Some(&[6; 32])).unwrap();
+    a.store().set_key(Some(&KEY)).unwrap();
+    a.set("y", b"3");
+    assert_eq!(a.store().head(), held.seq, "as many places, and other ones");
+    assert!(!a.store().accepts(held).unwrap());
 }

@@ -266,7 +266,7 @@ async fn a_difference_is_mended_by_one_full_pass() {
     a.set("lost too", bytes(60_000)).await;
     let (own, peer) = (a.store.identity().0, b.store.identity().0);
     let end = a.store.outgoing_all(Seq(0), 1_000).unwrap().cursor;
-    b.store.merge(Vec::new(), a.store.opening(), end).unwrap();
+    b.store.merge(b.store.identity().1, Vec::new(), a.store.opening(), end).unwrap();
     let wire = Wire::new(&a, &b);
     b.sees("lost", Some(b"3")).await;
     b.sees("lost too", Some(&bytes(60_000))).await;

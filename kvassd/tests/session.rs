@@ -290,7 +290,7 @@ async fn a_peer_that_was_put_back_is_not_taken_to_hold_what_it_held_once() {
     let (a, b) = (Device::new(), Device::new());
     a.set("x", b"1".to_vec()).await;
     let peer = b.store.identity().0;
-    a.store.acknowledge(peer, a.store.head(), &[]);
+    a.store.acknowledge(a.store.identity().1, peer, a.store.head(), &[]);
     // Only the greetings pass.
     let wire = Wire::meddling(&a, &b, |number, frame| (number < 2).then_some(frame));
     let _ = wire.ended().await;
@@ -307,4 +307,18 @@ async fn a_change_of_key_ends_the_session() {
     tokio::task::spawn_blocking(move || store.set_key(None).unwrap()).await.unwrap();
     let [ended_a, ended_b] = wire.ended().await;
     assert_eq!((ended_a.unwrap(), ended_b.unwrap()), (Ended::Again, Ended::Again));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_changes_right_after_the_handshake_ends_the_session_before_it_begins() {
+    let (a, b) = (Device::new(), Device::new());
+    a.set("x", b"1".to_vec()).await;
+    b.set("y", b"2".to_vec()).await;
+    for store in [a.store.clone(), b.store.clone()] {
+        tokio::task::spawn_blocking(move || store.set_key(Some(&[6; 32])).unwrap()).await.unwrap();
+    }
+    // Both ends of the channel have shown that they hold the old key.
+    let [ended_a, ended_b] = Wire::new(&a, &b).ended().await;
+    assert_eq!((ended_a.unwrap(), ended_b.unwrap()), (Ended::Again, Ended::Again));
+    assert!(a.store.peers().is_empty() && b.store.peers().is_empty());
 }

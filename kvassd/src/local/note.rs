@@ -145,7 +145,7 @@ mod tests {
         store.set_remote("http://127.0.0.1:1".into()).unwrap();
         store.meet_remote(peer).unwrap();
         set(&store, "a");
-        store.acknowledge(peer, store.head(), &[]);
+        store.acknowledge(store.identity().1, peer, store.head(), &[]);
         place.pass(3 * DAY);
         assert_eq!(notes.due(&store, &remote), None);
         set(&store, "b");

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::commit::{Committer, Job};
 use super::create;
 use super::index::{self, Fault, Index};
-use super::peers::{self, Cursor, Opening, Peer, RemotePeer, RunId, StoreId};
+use super::peers::{self, Cursor, Opening, Peer, Peers, RemotePeer, RunId, StoreId};
 use super::plan::{Merging, Plan};
 use super::row::{self, RecordRow};
 use super::space::Purpose;
@@ -193,12 +193,18 @@ impl Store {
         self.shared.peers().end_pass(peer);
     }
 
-    /// Merges records that came from a peer, and notes how far its log is held with them. Nothing is noted while a
-    /// value is lacking. Durable when it returns.
+    /// Merges records of an account that came from a peer, and notes how far its log is held with them. Nothing is
+    /// noted while a value is lacking. Durable when it returns.
     ///
     /// # Errors
-    /// A full disk or a damaged store; nothing is merged then.
-    pub fn merge(&self, records: Vec<Travelling>, from: Opening, cursor: Option<Cursor>) -> Result<Merged, WriteError> {
+    /// Another account in force, a full disk or a damaged store; nothing is merged then.
+    pub fn merge(
+        &self,
+        account: AccountId,
+        records: Vec<Travelling>,
+        from: Opening,
+        cursor: Option<Cursor>,
+    ) -> Result<Merged, WriteError> {
         // Before the keys, which are what is verified with: a change of either in between is noticed.
         let own = self.shared.peers().own();
         let keys = self.shared.read_index(|index| Ok(index.account.keys.clone()));
@@ -206,6 +212,10 @@ impl Store {
             Fault::Full => self.shared.space.full(),
             Fault::Other(what) => WriteError::Damaged(what),
         })?;
+        // Its records would not verify, and the cursor would pass them.
+        if keys.account() != account {
+            return Err(WriteError::Refused("the key changed meanwhile".into()));
+        }
         let all = records.len();
         let arrivals: Vec<_> = records.into_iter().filter_map(|record| Arrival::verify(&keys, record).ok()).collect();
         let refused = all - arrivals.len();
@@ -227,15 +237,26 @@ impl Store {
         self.shared.refused.load(Ordering::Relaxed)
     }
 
-    /// Notes what a peer says at the beginning of a session to hold of this store's log.
-    pub fn begin_peer(&self, peer: StoreId, seq: Seq) {
-        self.shared.change_peers(|peers| peers.begin(peer, seq));
+    /// Notes what a peer says at the beginning of a session to hold of this store's log of an account.
+    pub fn begin_peer(&self, account: AccountId, peer: StoreId, seq: Seq) {
+        self.change_peers_of(account, |peers| peers.begin(peer, seq));
     }
 
-    /// Notes up to which place of this store's log a peer holds all, which is on the disk with the next commit, and
-    /// ranges of places after it that the peer holds as well, which are not written.
-    pub fn acknowledge(&self, peer: StoreId, seq: Seq, beyond: &[(Seq, Seq)]) {
-        self.shared.change_peers(|peers| peers.acknowledge(peer, seq, beyond));
+    /// Notes up to which place of this store's log of an account a peer holds all, which is on the disk with the next
+    /// commit, and ranges of places after it that the peer holds as well, which are not written.
+    pub fn acknowledge(&self, account: AccountId, peer: StoreId, seq: Seq, beyond: &[(Seq, Seq)]) {
+        self.change_peers_of(account, |peers| peers.acknowledge(peer, seq, beyond));
+    }
+
+    /// Does nothing where another account is in force: its log has other places.
+    fn change_peers_of(&self, account: AccountId, change: impl FnOnce(&mut Peers)) {
+        // No change of key gets past the index while it is read, and after one all peers begin anew.
+        let _ = self.shared.read_index(|index| {
+            if index.account.keys.account() == account {
+                self.shared.change_peers(change);
+            }
+            Ok(())
+        });
     }
 
     /// Watches what is known of peers: how far each holds this store's log, and how far theirs are held here.

@@ -105,6 +105,8 @@ impl Committer {
     pub(crate) fn switch(&mut self, key: &Key, trees: &Trees, tally: Tally, moving: &Moving) -> Result<(), WriteError> {
         let account = key.access().account();
         let state = State { commit: self.state.commit + 1, ..self.state };
+        // The log begins anew. Under the run of this opening, a cursor of an earlier log of this account would fit it.
+        let run = self.shared.surroundings.random.bytes()?;
         key_file::write(&self.shared.layout.key(), &[&self.shared.key(), key]).map_err(cannot_write)?;
         let done = self.shared.read_index(|index| {
             let mut changes = Changes::default();
@@ -114,7 +116,7 @@ impl Committer {
             }
             changes.meta.insert(index::meta::REMOTE_PEER, &moving.peer.encode(account)[..]);
             index::write_progress(&mut changes.meta, state, account, tally);
-            index::write_run(&mut changes.meta, account, 0, self.run, Seq(tally.last.0 + 1));
+            index::write_run(&mut changes.meta, account, 0, run, Seq(tally.last.0 + 1));
             index.apply(trees, &changes).and_then(|()| index.make_durable())
         });
         match done {

@@ -79,15 +79,16 @@ pub struct Channel {
     noise: StatelessTransportState,
     binding: [u8; 32],
     versions: Vec<u8>,
+    account: AccountId,
 }
 
 impl Channel {
-    fn new(noise: HandshakeState, versions: Vec<u8>) -> Self {
+    fn new(noise: HandshakeState, versions: Vec<u8>, account: AccountId) -> Self {
         let mut binding = [0; 32];
         binding.copy_from_slice(noise.get_handshake_hash());
         #[allow(clippy::expect_used, reason = "called after the last message of the pattern")]
         let noise = noise.into_stateless_transport_mode().expect("a finished handshake");
-        Self { noise, binding, versions }
+        Self { noise, binding, versions, account }
     }
 
     /// The versions that the peer may use. A responder has chosen the highest in common, and this is it alone; an
@@ -95,6 +96,12 @@ impl Channel {
     #[must_use]
     pub fn versions(&self) -> &[u8] {
         &self.versions
+    }
+
+    /// The account whose key both ends have shown to hold.
+    #[must_use]
+    pub fn account(&self) -> AccountId {
+        self.account
     }
 
     /// A value that the two ends of this channel share, and no other channel has. Not secret.

@@ -99,6 +99,7 @@ impl Remote {
         loop {
             let url = remote.borrow_and_update().clone();
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
                 () = self.keep(&url, &stop), if !url.is_empty() => {}
                 changed = remote.changed() => if changed.is_err() { return Ok(()) },
@@ -137,6 +138,7 @@ impl Remote {
             commits.borrow_and_update();
             let pause = backoff.next(self.luck());
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(pause), if !is_permanent => {}
                 // A change that has to go out, or somebody who waits; not more often than once a second.
                 _ = async { tokio::time::sleep(Duration::from_secs(1)).await; commits.changed().await }, if !is_permanent => {}
@@ -199,6 +201,7 @@ impl Remote {
             std::future::pending::<()>().await;
         };
         let ended = tokio::select! {
+            biased;
             ended = running => ended,
             () = show => Ok(Ended::Gone),
         };
@@ -334,6 +337,7 @@ impl Remote {
                 return;
             }
             tokio::select! {
+                biased;
                 _ = progress.changed() => {}
                 _ = peers.changed() => {}
                 // The entry may be another version now, which the remote holds.

@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::channel::{Channel, ChannelError, Opener};
+use crate::keys::AccountId;
 use crate::store::{Cursor, DownloadError, Opening, ReadError, RunId, Seq, Store, StoreId, WriteError};
 use backlog::Backlog;
 use receive::{Part, Receiver};
@@ -137,7 +138,7 @@ pub async fn run(
     progress: watch::Sender<Progress>,
     questions: watch::Receiver<u64>,
 ) -> Result<Ended, SessionError> {
-    let offered = channel.versions().to_vec();
+    let (offered, account) = (channel.versions().to_vec(), channel.account());
     let (sealer, opener) = channel.split();
     let Link { to, from } = link;
     let (outbox, writer) = Outbox::new(sealer, to);
@@ -150,6 +151,7 @@ pub async fn run(
     let last = outbox.clone();
     let session = Session {
         store,
+        account,
         side,
         outbox,
         frames: Frames { opener, from },
@@ -162,6 +164,7 @@ pub async fn run(
     };
     let mut writing = std::pin::pin!(writer.run());
     let result = tokio::select! {
+        biased;
         ended = session.talk() => ended,
         ended = serving => ended,
         ended = storing => ended,
@@ -197,6 +200,8 @@ impl Frames {
 
 struct Session {
     store: Store,
+    /// The account that the channel is of.
+    account: AccountId,
     side: Side,
     outbox: Outbox,
     frames: Frames,
@@ -211,6 +216,10 @@ struct Session {
 impl Session {
     async fn talk(mut self) -> Result<Ended, SessionError> {
         let identity = self.store.identity();
+        if identity.1 != self.account {
+            // The key changed since the handshake.
+            return Ok(Ended::Again);
+        }
         let own = identity.0;
         self.outbox.urgent(Frame::Hello(v1::Hello {
             version: VERSION,
@@ -236,13 +245,19 @@ impl Session {
             Some(Frame::End(end)) => return ended(&end),
             Some(_) => return Err(SessionError::Protocol("no place to go on from")),
         };
-        let Some(after) = self.place(peer.store, &resume).await? else { return self.fork().await };
+        let after = self.place(peer.store, &resume).await?;
+        if self.store.identity() != identity {
+            // What was asked for is of another log.
+            return Ok(Ended::Again);
+        }
+        let Some(after) = after else { return self.fork().await };
         let (wanted, wish) = watch::channel(Wanted { number: 0, after, all: resume.all });
         let (answered, answers) = watch::channel(0);
-        let Self { store, outbox, mut frames, requests, values, reports, progress, mut questions, .. } = self;
+        let Self { store, account, outbox, mut frames, requests, values, reports, progress, mut questions, .. } = self;
         let backlog = Backlog::new(held.map_or(Seq(0), |held| held.seq));
         let mut receiver = Receiver {
             store: store.clone(),
+            account,
             peer,
             outbox: outbox.clone(),
             requests,
@@ -257,6 +272,7 @@ impl Session {
             full: None,
         };
         tokio::select! {
+            biased;
             ended = receiver.receive(&mut frames) => ended,
             ended = send::questions(&outbox, &mut questions) => ended,
             ended = probe::probe(store.surroundings().clock.clone(), outbox.clone(), answers) => ended,
@@ -294,7 +310,7 @@ impl Session {
     /// The place in this store's log from which the peer goes on; `None` where it holds a history that is not this one.
     async fn place(&self, peer: StoreId, resume: &v1::Resume) -> Result<Option<Seq>, SessionError> {
         let Some(run) = &resume.run else {
-            self.store.begin_peer(peer, Seq(0));
+            self.store.begin_peer(self.account, peer, Seq(0));
             return Ok(Some(Seq(0)));
         };
         let run = <[u8; 16]>::try_from(run.as_slice()).map_err(|_| SessionError::Protocol("an id is too short"))?;
@@ -302,7 +318,7 @@ impl Session {
         let store = self.store.clone();
         let accepted = call(move || store.accepts(cursor)).await??;
         if accepted {
-            self.store.begin_peer(peer, cursor.seq);
+            self.store.begin_peer(self.account, peer, cursor.seq);
         }
         Ok(accepted.then_some(cursor.seq))
     }

@@ -101,7 +101,7 @@ impl Replica {
         let after = held.map_or(Seq(0), |held| held.seq);
         let part = other.store.outgoing(after, self.store.opening(), 10_000).unwrap();
         let records: Vec<Travelling> = part.records.into_iter().map(|(_, record)| record).collect();
-        let merged = self.store.merge(records.clone(), from, part.cursor).unwrap();
+        let merged = self.store.merge(self.store.identity().1, records.clone(), from, part.cursor).unwrap();
         if merged.lacking.is_empty() {
             return;
         }
@@ -109,7 +109,7 @@ impl Replica {
         for clear in clears.filter(|clear| merged.lacking.contains(&clear.value_hash)) {
             fetch(&self.store, &other.store, &clear);
         }
-        assert!(self.store.merge(records, from, part.cursor).unwrap().lacking.is_empty());
+        assert!(self.store.merge(self.store.identity().1, records, from, part.cursor).unwrap().lacking.is_empty());
     }
 }
 

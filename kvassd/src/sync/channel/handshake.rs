@@ -31,6 +31,7 @@ const NOISE: usize = 32 + super::TAG;
 /// The end that opens a channel, between its message and the reply.
 pub struct Initiator {
     noise: HandshakeState,
+    account: AccountId,
     versions: Vec<u8>,
 }
 
@@ -50,7 +51,7 @@ impl Initiator {
         message.resize(length + NOISE, 0);
         let mut noise = noise(Builder::build_initiator, key, &prologue(versions, account), random);
         noise.write_message(&[], &mut message[length..]).map_err(|_| ChannelError::Random)?;
-        Ok((Self { noise, versions: versions.to_vec() }, message))
+        Ok((Self { noise, account, versions: versions.to_vec() }, message))
     }
 
     /// Ends the handshake with the responder's reply.
@@ -62,7 +63,7 @@ impl Initiator {
             return Err(ChannelError::Refused);
         }
         self.noise.read_message(reply, &mut []).map_err(|_| ChannelError::Reply)?;
-        Ok(Channel::new(self.noise, self.versions))
+        Ok(Channel::new(self.noise, self.versions, self.account))
     }
 }
 
@@ -105,7 +106,7 @@ pub(super) fn answer(
         snow::Error::Rng => ChannelError::Random,
         _ => ChannelError::Malformed,
     })?;
-    Ok((reply, Channel::new(noise, vec![version])))
+    Ok((reply, Channel::new(noise, vec![version], first.account)))
 }
 
 /// A first message in its parts.

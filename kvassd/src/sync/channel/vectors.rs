@@ -5,7 +5,7 @@ use snow::Builder;
 use super::handshake::answer;
 use super::primitives::Primitives;
 use super::*;
-use crate::keys::{EncryptionKey, Keys, decode_hex, encode_hex};
+use crate::keys::{AccountId, EncryptionKey, Keys, decode_hex, encode_hex};
 use crate::random::{self, Random};
 
 fn bytes(digits: &str) -> Vec<u8> {
@@ -57,7 +57,7 @@ fn the_pattern_gives_the_bytes_of_its_public_vector() {
     ];
     pass(&mut initiator, &mut responder, b"Ludwig von Mises", messages[0]);
     pass(&mut responder, &mut initiator, b"Murray Rothbard", messages[1]);
-    let [initiator, responder] = [initiator, responder].map(|noise| Channel::new(noise, vec![1]));
+    let [initiator, responder] = [initiator, responder].map(|noise| Channel::new(noise, vec![1], AccountId([0; 16])));
     let hash = "9f3b1f9afd7767767b5b9d1069844a6154fdbdcc36dfb3e31c0fffc5c973d530";
     assert_eq!(encode_hex(initiator.binding()), hash);
     assert_eq!(encode_hex(responder.binding()), hash);

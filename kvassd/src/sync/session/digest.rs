@@ -23,6 +23,7 @@ pub(super) async fn tell(store: Store, outbox: Outbox, peer: StoreId) -> Result<
         commits.borrow_and_update();
         peers.borrow_and_update();
         tokio::select! {
+            biased;
             changed = commits.changed() => if changed.is_err() { return Ok(Ended::Stopped) } else { continue },
             _ = peers.changed() => continue,
             () = sleep(QUIET) => {}
@@ -33,6 +34,7 @@ pub(super) async fn tell(store: Store, outbox: Outbox, peer: StoreId) -> Result<
             sleep(PAUSE).await;
         } else {
             tokio::select! {
+                biased;
                 changed = commits.changed() => if changed.is_err() { return Ok(Ended::Stopped) },
                 _ = peers.changed() => {}
             }

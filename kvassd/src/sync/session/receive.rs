@@ -16,6 +16,7 @@ use super::serve::Request;
 use super::values::Values;
 use super::write::Report;
 use super::{Ended, Frames, Progress, SessionError, call, ended};
+use crate::keys::AccountId;
 use crate::record::{Auth, Clear, Kind, Record, RecordId, ValueHash};
 use crate::store::{Cursor, Opening, RunId, Seq, Store, Travelling, WriteError};
 
@@ -34,6 +35,7 @@ const AGAIN: usize = 64;
 
 pub(super) struct Receiver {
     pub(super) store: Store,
+    pub(super) account: AccountId,
     pub(super) peer: Opening,
     pub(super) outbox: Outbox,
     pub(super) requests: mpsc::Sender<Request>,
@@ -113,7 +115,7 @@ impl Receiver {
         let place = |seq| Seq(seq).min(head);
         let beyond = held.beyond.iter().take(RANGES).filter(|places| places.first <= head.0);
         let beyond: Vec<_> = beyond.map(|places| (Seq(places.first), place(places.last))).collect();
-        self.store.acknowledge(self.peer.store, place(held.seq), &beyond);
+        self.store.acknowledge(self.account, self.peer.store, place(held.seq), &beyond);
     }
 
     /// The other side wants the log again, from an earlier place.
@@ -191,8 +193,8 @@ impl Receiver {
         records: Vec<Travelling>,
         cursor: Option<Cursor>,
     ) -> Result<Option<Vec<ValueHash>>, SessionError> {
-        let (store, peer) = (self.store.clone(), self.peer);
-        let merged = match call(move || store.merge(records, peer, cursor)).await? {
+        let (store, account, peer) = (self.store.clone(), self.account, self.peer);
+        let merged = match call(move || store.merge(account, records, peer, cursor)).await? {
             Err(WriteError::DiskFull { .. }) => {
                 self.backlog.overrun();
                 self.wait_for_space();

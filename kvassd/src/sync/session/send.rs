@@ -137,6 +137,9 @@ pub(super) async fn log(
             }
             let part = read_part(store, after, (!all).then_some(peer)).await?;
             let Some(cursor) = part.cursor.filter(|cursor| cursor.seq > after) else { break };
+            if store.identity() != identity {
+                return Ok(Ended::Again);
+            }
             if !send_part(outbox, part.records, cursor, number).await {
                 return Ok(Ended::Gone);
             }
@@ -145,6 +148,7 @@ pub(super) async fn log(
         // What the other side says from now on it need not hear.
         all = false;
         tokio::select! {
+            biased;
             changed = commits.changed() => if changed.is_err() {
                 return Ok(Ended::Stopped);
             },
