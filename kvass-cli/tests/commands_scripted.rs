@@ -269,15 +269,27 @@ fn a_key_that_takes_entries_away_is_asked_about_on_a_terminal() {
 
 #[test]
 fn a_blind_store_counts_entries_and_says_why_it_knows_no_keys() {
-    let status = || Reply::Status(v1::Status { keys: 4, records: 6, blind: true, refused: 3, ..v1::Status::default() });
+    let status = || Reply::Status(v1::Status { keys: 4, records: 6, blind: true, ..v1::Status::default() });
     let text = Fake::answering(status()).kvass(&["status"]).ok();
     let line = "Entries:     4, which cannot be read here: this store has the server key only\n";
     assert!(text.text().contains(line) && !text.text().contains("Keys:"), "{}", text.text());
-    assert!(text.text().contains("Refused:     3 records of other stores, which did not verify\n"), "{}", text.text());
     let object: serde_json::Value =
         serde_json::from_str(Fake::answering(status()).kvass(&["status", "--json"]).ok().text()).unwrap();
-    let fields = ["blind", "keys", "records", "refused"].map(|name| object[name].clone());
-    assert_eq!(serde_json::Value::from(fields.to_vec()), serde_json::json!([true, 4, 6, 3]));
+    let fields = ["blind", "keys", "records"].map(|name| object[name].clone());
+    assert_eq!(serde_json::Value::from(fields.to_vec()), serde_json::json!([true, 4, 6]));
+}
+
+#[test]
+fn records_that_did_not_verify_are_counted_with_and_without_a_remote() {
+    for link in [None, Some(v1::Link::default())] {
+        let status = || Reply::Status(v1::Status { refused: 3, link: link.clone(), ..v1::Status::default() });
+        let text = Fake::answering(status()).kvass(&["status"]).ok();
+        let line = "Refused:     3 records of other stores, which did not verify\n";
+        assert!(text.text().contains(line), "{}", text.text());
+        let object: serde_json::Value =
+            serde_json::from_str(Fake::answering(status()).kvass(&["status", "--json"]).ok().text()).unwrap();
+        assert_eq!(object["refused"], 3);
+    }
 }
 
 #[test]

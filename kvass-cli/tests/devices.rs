@@ -168,7 +168,9 @@ fn a_remote_that_is_away_ends_waits_by_their_time_and_the_value_stays() {
     let url = a.status()["remote"].as_str().unwrap().to_owned();
     until("a link that waits", || a.status()["link"] == "waiting" && !a.status()["error"].is_null());
     let set = a.kvass(&["set", "k", "2", "--wait=1s"]);
-    set.fails(4, &format!("kvass: 'k' is stored here, but not at the remote within 1 s: nothing answers at {url}\n"));
+    let mend = a.status()["mend"].as_str().unwrap().to_owned();
+    let late = "'k' is stored here, but not at the remote within 1 s";
+    set.fails(4, &format!("kvass: {late}: nothing answers at {url}\nhint: {mend}\n"));
     let got = a.kvass(&["get", "k", "--fresh=100ms"]);
     assert_eq!((got.code, got.text()), (4, ""));
     assert_eq!(a.kvass(&["get", "k"]).ok().text(), "2");
@@ -190,9 +192,11 @@ fn a_key_that_is_another_ends_waits_at_once() {
     until("a blocked link", || a.status()["link"] == "blocked");
     let refused = "the remote refuses: it has another key, or no protocol version in common";
     let noted = format!("kvass: not in step with the remote: {refused}; 'kvass status' tells more\n");
+    let hint = format!("hint: {}\n", a.status()["mend"].as_str().unwrap());
     let set = a.kvass(&["set", "k", "1", "--wait=10m"]);
-    set.fails(4, &format!("{noted}kvass: 'k' is stored here, but not at the remote: {refused}\n"));
-    a.kvass(&["get", "k", "--fresh=10m"]).fails(4, &format!("kvass: cannot take what the remote has: {refused}\n"));
+    set.fails(4, &format!("{noted}kvass: 'k' is stored here, but not at the remote: {refused}\n{hint}"));
+    let get = a.kvass(&["get", "k", "--fresh=10m"]);
+    get.fails(4, &format!("kvass: cannot take what the remote has: {refused}\n{hint}"));
     assert_eq!(a.kvass(&["get", "k"]).ok().text(), "1");
     assert_eq!(a.kvass(&["config", "remote", ""]).ok().text(), "");
     assert!(a.status()["remote"].is_null());

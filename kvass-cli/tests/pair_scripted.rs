@@ -106,16 +106,16 @@ fn a_store_that_loses_nothing_joins_without_a_question() {
 fn entries_that_would_be_replaced_are_named_and_need_a_yes() {
     let list = |count: &str| {
         format!(
-            "kvass: {count} another one at {URL} than here; of each the newer wins, on all devices:\n  \
+            "kvass: {count} between here and {URL}; of each the newer wins, on all devices:\n  \
              the remote's   a\n  this device's  b\n"
         )
     };
     let needs = "kvass: joining would replace entries, so that it needs -f here; nothing was changed\n\
                  hint: on a terminal it asks first\n";
     let fake = Fake::new(vec![previews(differing(2))]);
-    join_with(&fake, &[], LINE).fails(2, &format!("{}{needs}", list("2 keys are")));
+    join_with(&fake, &[], LINE).fails(2, &format!("{}{needs}", list("2 keys differ")));
     let fake = Fake::new(vec![previews(differing(23))]);
-    join_with(&fake, &[], LINE).fails(2, &format!("{}  and 21 more\n{needs}", list("23 keys are")));
+    join_with(&fake, &[], LINE).fails(2, &format!("{}  and 21 more\n{needs}", list("23 keys differ")));
     let fake = Fake::new(vec![previews(differing(2))]);
     join_with(&fake, &["-q"], LINE).fails(2, needs);
     let fake = Fake::new(vec![previews(differing(2)), joins()]);
@@ -126,7 +126,7 @@ fn entries_that_would_be_replaced_are_named_and_need_a_yes() {
 #[test]
 fn a_terminal_asks_for_the_line_without_echo_and_then_whether_to_join() {
     let says = format!(
-        "Pairing line: \nkvass: 1 key is another one at {URL} than here; of each the newer wins, on all devices:\n  \
+        "Pairing line: \nkvass: 1 key differs between here and {URL}; of each the newer wins, on all devices:\n  \
          the remote's   a\nJoin? [y/N] "
     );
     let found = || Previewed { first: differing(0).first[..1].to_vec(), ..differing(1) };

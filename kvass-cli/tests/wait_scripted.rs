@@ -77,9 +77,12 @@ fn a_set_that_waited_in_vain_says_that_the_value_is_stored() {
         "kvass: 'k' is stored here, but not at the remote within 200 ms: nothing answers at http://host:80\n",
     );
     set(holds(vec![]), "--wait=1s").fails(4, "kvass: 'k' is stored here, but not at the remote within 1 s\n");
-    let blocked = syncing(link(State::Blocked, "the remote has another key"));
-    set(holds(vec![blocked]), "--wait=1h")
-        .fails(4, "kvass: 'k' is stored here, but not at the remote: the remote has another key\n");
+    let blocked = link(State::Blocked, "the remote has another key");
+    let blocked = syncing(Link { hint: "compare the keys".into(), ..blocked });
+    set(holds(vec![blocked]), "--wait=1h").fails(
+        4,
+        "kvass: 'k' is stored here, but not at the remote: the remote has another key\nhint: compare the keys\n",
+    );
     set(holds(vec![none()]), "--wait")
         .fails(4, "kvass: 'k' is stored here, but there is no remote\nhint: name one: kvass config remote HOST\n");
     set(holds(vec![error(Code::Failed, "it failed")]), "--wait").fails(3, "kvass: it failed: a cause\nhint: a hint\n");
@@ -114,8 +117,9 @@ fn a_fresh_get_that_is_not_fresh_prints_nothing() {
         assert_eq!(got.text(), "");
         got
     };
-    get(vec![syncing(link(State::Waiting, "no answer"))], "--fresh=200ms")
-        .fails(4, "kvass: what the remote has is not here within 200 ms: no answer\n");
+    let waiting = Link { hint: "is it on?".into(), ..link(State::Waiting, "no answer") };
+    get(vec![syncing(waiting)], "--fresh=200ms")
+        .fails(4, "kvass: what the remote has is not here within 200 ms: no answer\nhint: is it on?\n");
     get(vec![syncing(link(State::Blocked, "another key"))], "--fresh")
         .fails(4, "kvass: cannot take what the remote has: another key\n");
     get(vec![none()], "--fresh").fails(4, "kvass: there is no remote\nhint: name one: kvass config remote HOST\n");

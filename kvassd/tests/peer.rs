@@ -345,7 +345,7 @@ async fn a_difference_that_stays_is_shown_and_starts_one_pass_a_day() {
     }
     let differs = peer.progress.wait_for(|progress| progress.differs);
     tokio::time::timeout(PATIENCE, differs).await.unwrap().unwrap();
-    assert_eq!(peer.progress.borrow().refused, 1);
+    assert_eq!(device.store.refused(), 1);
     peer.send(Frame::HeadWant(v1::HeadWant { number: 5 })).await;
     let next = peer.next_of(|frame| match frame {
         Frame::Digest(_) | Frame::Acknowledge(_) => None,

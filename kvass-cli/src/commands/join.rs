@@ -98,10 +98,10 @@ fn confirm(client: &Client, remote: &str, found: &Previewed) -> Result<bool, Err
 /// Shows which entries would be replaced.
 fn show_differences(client: &Client, remote: &str, found: &Previewed) {
     let differ = match found.differing {
-        1 => "1 key is".into(),
-        count => format!("{count} keys are"),
+        1 => "1 key differs".into(),
+        count => format!("{count} keys differ"),
     };
-    client.note(&format!("{differ} another one at {remote} than here; of each the newer wins, on all devices:"));
+    client.note(&format!("{differ} between here and {remote}; of each the newer wins, on all devices:"));
     let show = |line: &str| {
         if !client.quiet {
             eprintln!("{line}");

@@ -56,7 +56,7 @@ fn text(status: &Status) -> String {
     if let Some(link) = &status.link {
         lines.extend(link_lines(link));
     }
-    if status.link.is_none() && status.refused != 0 {
+    if status.refused != 0 {
         lines.push(("Refused", format!("{} records of other stores, which did not verify", status.refused)));
     }
     if !status.bind.is_empty() {
@@ -80,9 +80,6 @@ fn link_lines(link: &Link) -> Vec<(&'static str, String)> {
     lines.push(("Not sent", waiting(link)));
     if link.skew_us != 0 {
         lines.push(("Its clock", skew(link.skew_us)));
-    }
-    if link.refused != 0 {
-        lines.push(("Refused", format!("{} of its records, which did not verify", link.refused)));
     }
     if link.differs {
         lines.push((
@@ -139,8 +136,9 @@ fn json(status: &Status) -> String {
         .text_or_null("remote", &status.remote);
     let object = match &status.link {
         Some(link) => link_fields(object, link),
-        None => object.text_or_null("link", "").number("refused", status.refused),
+        None => object.text_or_null("link", ""),
     };
+    let object = object.number("refused", status.refused);
     if status.bind.is_empty() { object.end() } else { object.text("bind", &status.bind).end() }
 }
 
@@ -155,7 +153,6 @@ fn link_fields(object: Object, link: &Link) -> Object {
         .number("pending", link.pending)
         .text_or_null("pending_since", &pending_since)
         .number_or_null("skew_us", Some(link.skew_us).filter(|skew| *skew != 0))
-        .number("refused", link.refused)
         .truth("differs", link.differs)
         .truth("full", link.full)
 }

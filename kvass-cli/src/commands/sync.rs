@@ -109,8 +109,9 @@ fn words(pending: u64, state: State) -> String {
     format!("{pending} {changes} to go{state}")
 }
 
+/// The error with what the daemon knows of the link, and what would mend it.
 fn with_cause(error: Error, link: &Link) -> Error {
-    if link.error.is_empty() { error } else { error.because(&link.error) }
+    if link.error.is_empty() { error } else { error.because(&link.error).hint(&link.hint) }
 }
 
 #[cfg(test)]

@@ -32,15 +32,13 @@ struct State {
     hint: String,
     /// The clock of the remote, as the last session that has ended saw it.
     skew_us: i64,
-    /// What sessions that have ended have refused.
-    refused: u64,
 }
 
 impl State {
     /// Nothing was tried yet.
     fn beginning(now_us: u64) -> Self {
         let (error, hint) = (String::new(), String::new());
-        Self { state: link::State::Connecting, since_us: now_us, error, hint, skew_us: 0, refused: 0 }
+        Self { state: link::State::Connecting, since_us: now_us, error, hint, skew_us: 0 }
     }
 }
 
@@ -164,10 +162,7 @@ impl Remote {
     fn end_session(&self) -> bool {
         let last = self.progress.send_replace(Progress::default());
         if last.peer.is_some() {
-            self.state.send_modify(|state| {
-                state.skew_us = last.skew_us;
-                state.refused += last.refused;
-            });
+            self.state.send_modify(|state| state.skew_us = last.skew_us);
         }
         last.peer.is_some()
     }
@@ -270,7 +265,6 @@ impl Remote {
             hint,
             pending: waiting.count,
             skew_us: if progress.peer.is_some() { progress.skew_us } else { state.skew_us },
-            refused: state.refused + progress.refused,
             oldest_us: waiting.since_us,
             differs: progress.differs,
             full: progress.full,

@@ -70,8 +70,6 @@ pub struct Progress {
     pub full_there: bool,
     /// Whether the other side holds other records though nothing is on its way, also after all was taken once more.
     pub differs: bool,
-    /// Records that did not verify.
-    pub refused: u64,
     /// The newest answer of the other side to how far its log goes: the number of the question, and the place.
     pub head: (u64, Seq),
 }

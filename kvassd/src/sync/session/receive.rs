@@ -209,10 +209,6 @@ impl Receiver {
             }
             merged => merged?,
         };
-        self.progress.send_if_modified(|progress| {
-            progress.refused += merged.refused.len() as u64;
-            !merged.refused.is_empty()
-        });
         Ok(Some(merged))
     }
 
