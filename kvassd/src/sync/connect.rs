@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use prost::bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -121,7 +122,7 @@ pub async fn open(way: &Way, random: &Random, key: &SyncKey, url: &str) -> Resul
     let (initiator, first) = Initiator::start(key, random).map_err(SessionError::from)?;
     let (to, frames) = grpc::outgoing();
     // The queue has room: nothing was put into it.
-    let _ = to.send(first).await;
+    let _ = to.send(first.into()).await;
     let answered = timeout(CONNECT, greet(&connection, address.origin, frames)).await.map_err(silent)?;
     let (reply, from) = answered.map_err(|status| other(url, heard.kind(), &status))?;
     let channel = initiator.finish(&reply).map_err(SessionError::from)?;
@@ -134,8 +135,8 @@ pub async fn open(way: &Way, random: &Random, key: &SyncKey, url: &str) -> Resul
 async fn greet(
     connection: &Connection,
     origin: Uri,
-    frames: ReceiverStream<Vec<u8>>,
-) -> Result<(Vec<u8>, Streaming<grpc::Frame>), Status> {
+    frames: ReceiverStream<Bytes>,
+) -> Result<(Bytes, Streaming<grpc::Frame>), Status> {
     let mut client = sync_client::SyncClient::with_origin(connection.transport.clone(), origin)
         .max_decoding_message_size(grpc::FRAME_MAX)
         .max_encoding_message_size(grpc::FRAME_MAX);
