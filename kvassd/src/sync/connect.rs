@@ -34,6 +34,10 @@ use crate::random::Random;
 /// How long a connection may take, and the first answer on it.
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// Bytes of an HTTP/2 frame, and of what may wait in HTTP/2 to be sent: see the same in [`crate::accept`].
+const PIECE: u32 = 128 << 10;
+const UNSENT: usize = 256 << 10;
+
 /// How long the last words of a connection may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -218,6 +222,8 @@ impl Connection {
             .keep_alive_interval(grpc::KEEPALIVE)
             .keep_alive_timeout(grpc::KEEPALIVE)
             .keep_alive_while_idle(true)
+            .max_frame_size(PIECE)
+            .max_send_buf_size(UNSENT)
             .handshake(TokioIo::new(wire))
             .await?;
         tasks.spawn(async { drop(connection.await) });
