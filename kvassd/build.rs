@@ -4,6 +4,7 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (file, folder) = ("kvass/v1/session.proto", "../proto");
     println!("cargo:rerun-if-changed={folder}/{file}");
-    tonic_prost_build::configure().build_transport(false).compile_fds(protox::compile([file], [folder])?)?;
+    let messages = protox::compile([file], [folder])?;
+    tonic_prost_build::configure().build_transport(false).bytes(".").compile_fds(messages)?;
     Ok(())
 }

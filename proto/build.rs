@@ -11,12 +11,15 @@ const SECRET: [&str; 7] = [
     ".kvass.v1.Join",
 ];
 
+/// Messages whose bytes stay in the buffer that they came in, or are read into: there are many, and large ones.
+const SHARED: [&str; 1] = [".kvass.v1.BlobPart"];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = ["kvass/v1/local.proto", "kvass/v1/record.proto", "kvass/v1/sync.proto"];
     for file in files {
         println!("cargo:rerun-if-changed={file}");
     }
     let descriptors = protox::compile(files, ["."])?;
-    prost_build::Config::new().skip_debug(SECRET).compile_fds(descriptors)?;
+    prost_build::Config::new().skip_debug(SECRET).bytes(SHARED).compile_fds(descriptors)?;
     Ok(())
 }

@@ -15,6 +15,7 @@ use kvassd::random::Random;
 use kvassd::sync::channel::{Opener, Sealer};
 use kvassd::sync::connect::{self, Opened, Trust, Way};
 use prost::Message;
+use prost::bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 
 /// Handshakes at once: fewer than the guests that a server takes.
@@ -108,12 +109,12 @@ fn note(seen: &watch::Sender<Vec<Option<u64>>>, number: usize, seq: u64) {
     seen.send_modify(|seen| seen[number] = seen[number].max(Some(seq)));
 }
 
-async fn send(sealer: &mut Sealer, to: &tokio::sync::mpsc::Sender<Vec<u8>>, frame: Frame) -> Result<(), Failure> {
-    Ok(to.send(sealer.seal(&v1::SyncFrame { frame: Some(frame) }.encode_to_vec())?).await?)
+async fn send(sealer: &mut Sealer, to: &tokio::sync::mpsc::Sender<Bytes>, frame: Frame) -> Result<(), Failure> {
+    Ok(to.send(sealer.seal(&v1::SyncFrame { frame: Some(frame) }.encode_to_vec())?.into()).await?)
 }
 
 /// The next frame. A server that is silent for two minutes is not there.
-async fn receive(opener: &mut Opener, from: &mut tokio::sync::mpsc::Receiver<Vec<u8>>) -> Result<Frame, Failure> {
+async fn receive(opener: &mut Opener, from: &mut tokio::sync::mpsc::Receiver<Bytes>) -> Result<Frame, Failure> {
     let sealed = tokio::time::timeout(Duration::from_secs(120), from.recv()).await?.ok_or("the server is gone")?;
     v1::SyncFrame::decode(opener.open(&sealed)?.as_slice())?.frame.ok_or_else(|| "an unknown frame".into())
 }

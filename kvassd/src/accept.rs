@@ -46,6 +46,9 @@ const RESETS: usize = 16;
 /// nothing lies there, and a guest cannot fill it; a small one would make large values slow over long ways.
 const WINDOW: u32 = 2 << 20;
 
+/// Bytes of an HTTP/2 frame: what is written in one piece comes in one, and a session's longest frame is half as long.
+const PIECE: u32 = 128 << 10;
+
 /// Bytes of answers that an HTTP/2 request may have waiting to be sent.
 const UNSENT: usize = 256 << 10;
 
@@ -140,6 +143,7 @@ fn protocols(tasks: Tasks) -> auto::Builder<Tasks> {
         .max_pending_accept_reset_streams(RESETS)
         .max_local_error_reset_streams(RESETS)
         .max_header_list_size(HEAD as u32)
+        .max_frame_size(PIECE)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
         .max_send_buf_size(UNSENT);

@@ -17,6 +17,7 @@ use kvassd::sync::channel::{Initiator, Opener, Sealer, respond};
 use kvassd::sync::session::{Link, Progress, Side, run};
 use kvassd::value;
 use prost::Message;
+use prost::bytes::Bytes;
 use replica::{Replica, bytes, full_key};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -30,8 +31,8 @@ const STORE: [u8; 16] = [8; 16];
 struct Server {
     sealer: Sealer,
     opener: Opener,
-    to: mpsc::Sender<Vec<u8>>,
-    from: mpsc::Receiver<Vec<u8>>,
+    to: mpsc::Sender<Bytes>,
+    from: mpsc::Receiver<Bytes>,
     seq: u64,
     stop: CancellationToken,
 }
@@ -60,7 +61,7 @@ impl Server {
 
     async fn send(&mut self, frame: Frame) {
         let bytes = v1::SyncFrame { frame: Some(frame) }.encode_to_vec();
-        self.to.send(self.sealer.seal(&bytes).unwrap()).await.unwrap();
+        self.to.send(self.sealer.seal(&bytes).unwrap().into()).await.unwrap();
     }
 
     async fn receive(&mut self) -> Frame {
@@ -319,7 +320,11 @@ async fn other_bytes_in_the_place_of_a_large_value_are_not_taken() {
             for (number, part) in data.chunks(value::CHUNK + value::TAG).enumerate() {
                 let offset = want.offset + (number * (value::CHUNK + value::TAG)) as u64;
                 server
-                    .send(Frame::BlobPart(v1::BlobPart { hash: want.hash.clone(), offset, data: part.to_vec() }))
+                    .send(Frame::BlobPart(v1::BlobPart {
+                        hash: want.hash.clone().into(),
+                        offset,
+                        data: part.to_vec().into(),
+                    }))
                     .await;
             }
         }

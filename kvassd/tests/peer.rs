@@ -16,6 +16,7 @@ use kvassd::store::{Cursor, Seq, Store, StoreId, Surroundings, Travelling};
 use kvassd::sync::channel::{Opener, Sealer};
 use kvassd::sync::session::{Ended, Link, SessionError, Side};
 use prost::Message;
+use prost::bytes::Bytes;
 use tokio::sync::mpsc;
 use wire::{Device, End, OPTIONS, PATIENCE, Wire, begin, bytes, channels};
 
@@ -26,8 +27,8 @@ const RUN: [u8; 16] = [4; 16];
 struct Peer {
     sealer: Sealer,
     opener: Opener,
-    to: mpsc::Sender<Vec<u8>>,
-    from: mpsc::Receiver<Vec<u8>>,
+    to: mpsc::Sender<Bytes>,
+    from: mpsc::Receiver<Bytes>,
     end: End,
     progress: tokio::sync::watch::Receiver<kvassd::sync::session::Progress>,
 }
@@ -61,7 +62,7 @@ impl Peer {
     async fn send(&mut self, frame: Frame) {
         let sealed = self.sealer.seal(&v1::SyncFrame { frame: Some(frame) }.encode_to_vec()).unwrap();
         // A device that has ended takes no more.
-        let _ = self.to.send(sealed).await;
+        let _ = self.to.send(sealed.into()).await;
     }
 
     async fn next(&mut self) -> Frame {
@@ -120,7 +121,7 @@ fn held(device: &Device) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_not_asked_for_and_what_asks_for_nothing_ends_the_session() {
     let hash = vec![7; 32];
-    let part = |offset, length| v1::BlobPart { hash: vec![7; 32], offset, data: vec![0; length] };
+    let part = |offset, length| v1::BlobPart { hash: vec![7; 32].into(), offset, data: vec![0; length].into() };
     let want = |offset, length| v1::BlobWant { hash: vec![7; 32], offset, length };
     let log = |seq, first| {
         let record = v1::LogRecord { auth: vec![0; 32], seq: first, ..v1::LogRecord::default() };
@@ -156,12 +157,12 @@ async fn parts_that_are_not_those_that_were_asked_for_end_the_session() {
         let mut peer = Peer::greeted(&device, None).await;
         peer.log(1, records(&owner.store)).await;
         let want = peer.wanted().await;
-        let (hash, offset) = (want.hash.clone(), want.offset);
-        let data = vec![0; want.length as usize];
+        let (hash, offset) = (want.hash.clone().into(), want.offset);
+        let data = vec![0; want.length as usize].into();
         peer.send(Frame::BlobPart(match lie {
             0 => v1::BlobPart { hash, offset: offset + 1, data },
-            1 => v1::BlobPart { hash, offset, data: vec![0; want.length as usize + 1] },
-            _ => v1::BlobPart { hash: vec![7; 32], offset, data },
+            1 => v1::BlobPart { hash, offset, data: vec![0; want.length as usize + 1].into() },
+            _ => v1::BlobPart { hash: vec![7; 32].into(), offset, data },
         }))
         .await;
         assert!(matches!(peer.ended().await, Err(SessionError::Protocol(_))), "{lie}");
@@ -270,7 +271,8 @@ async fn a_value_that_does_not_verify_holds_up_nothing_else() {
     let mut peer = Peer::greeted(&device, None).await;
     peer.log(1, records(&owner.store)).await;
     let want = peer.wanted().await;
-    let part = v1::BlobPart { hash: want.hash, offset: want.offset, data: vec![1; want.length as usize] };
+    let data = vec![1; want.length as usize].into();
+    let part = v1::BlobPart { hash: want.hash.into(), offset: want.offset, data };
     peer.send(Frame::BlobPart(part)).await;
     device.sees("small", Some(b"x")).await;
     peer.log(3, records(&owner.store).split_off(1)).await;

@@ -15,6 +15,7 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper::http::response;
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use prost::bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -33,6 +34,10 @@ use crate::random::Random;
 
 /// How long a connection may take, and the first answer on it.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// Bytes of an HTTP/2 frame, and of what may wait in HTTP/2 to be sent: see the same in [`crate::accept`].
+const PIECE: u32 = 128 << 10;
+const UNSENT: usize = 256 << 10;
 
 /// How long the last words of a connection may take.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -128,7 +133,7 @@ pub async fn open(way: &Way, random: &Random, key: &SyncKey, url: &str) -> Resul
     let (initiator, first) = Initiator::start(key, random).map_err(SessionError::from)?;
     let (to, frames) = grpc::outgoing();
     // The queue has room: nothing was put into it.
-    let _ = to.send(first).await;
+    let _ = to.send(first.into()).await;
     let answered = timeout(CONNECT, greet(&connection, address.origin, frames)).await.map_err(silent)?;
     let (reply, from) = answered.map_err(|status| other(url, heard.kind(), &status))?;
     let channel = initiator.finish(&reply).map_err(SessionError::from)?;
@@ -141,8 +146,8 @@ pub async fn open(way: &Way, random: &Random, key: &SyncKey, url: &str) -> Resul
 async fn greet(
     connection: &Connection,
     origin: Uri,
-    frames: ReceiverStream<Vec<u8>>,
-) -> Result<(Vec<u8>, Streaming<grpc::Frame>), Status> {
+    frames: ReceiverStream<Bytes>,
+) -> Result<(Bytes, Streaming<grpc::Frame>), Status> {
     let mut client = sync_client::SyncClient::with_origin(connection.transport.clone(), origin)
         .max_decoding_message_size(grpc::FRAME_MAX)
         .max_encoding_message_size(grpc::FRAME_MAX);
@@ -224,6 +229,8 @@ impl Connection {
             .keep_alive_interval(grpc::KEEPALIVE)
             .keep_alive_timeout(grpc::KEEPALIVE)
             .keep_alive_while_idle(true)
+            .max_frame_size(PIECE)
+            .max_send_buf_size(UNSENT)
             .handshake(TokioIo::new(wire))
             .await?;
         tasks.spawn(async { drop(connection.await) });

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use prost::bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
@@ -27,23 +28,23 @@ const QUEUE: usize = 4;
 pub(super) const FRAME_MAX: usize = (64 << 10) + 64;
 
 /// A queue of frames to be sent, and the stream that gRPC takes them from.
-pub(super) fn outgoing() -> (mpsc::Sender<Vec<u8>>, ReceiverStream<Vec<u8>>) {
+pub(super) fn outgoing() -> (mpsc::Sender<Bytes>, ReceiverStream<Bytes>) {
     let (to, frames) = mpsc::channel(QUEUE);
     (to, ReceiverStream::new(frames))
 }
 
 /// Frames as gRPC sends them.
-pub(super) fn encode(frames: ReceiverStream<Vec<u8>>) -> impl Stream<Item = Frame> {
+pub(super) fn encode(frames: ReceiverStream<Bytes>) -> impl Stream<Item = Frame> {
     frames.map(|data| Frame { data })
 }
 
 /// Reads one frame; `None` where the stream ended.
-pub(super) async fn receive(stream: &mut Streaming<Frame>) -> Result<Option<Vec<u8>>, Status> {
+pub(super) async fn receive(stream: &mut Streaming<Frame>) -> Result<Option<Bytes>, Status> {
     Ok(stream.message().await?.map(|frame| frame.data))
 }
 
 /// Hands frames on as they come, until either side ends.
-pub(super) async fn carry(mut stream: Streaming<Frame>, to: mpsc::Sender<Vec<u8>>) {
+pub(super) async fn carry(mut stream: Streaming<Frame>, to: mpsc::Sender<Bytes>) {
     while let Ok(Some(frame)) = receive(&mut stream).await {
         if to.send(frame).await.is_err() {
             return;
@@ -52,6 +53,6 @@ pub(super) async fn carry(mut stream: Streaming<Frame>, to: mpsc::Sender<Vec<u8>
 }
 
 /// A queue of frames that came.
-pub(super) fn incoming() -> (mpsc::Sender<Vec<u8>>, mpsc::Receiver<Vec<u8>>) {
+pub(super) fn incoming() -> (mpsc::Sender<Bytes>, mpsc::Receiver<Bytes>) {
     mpsc::channel(QUEUE)
 }

@@ -134,7 +134,7 @@ impl<'a> Look<'a> {
     async fn say(&mut self, frame: Frame) -> Result<(), RemoteError> {
         let bytes = v1::SyncFrame { frame: Some(frame) }.encode_to_vec();
         let sealed = self.sealer.seal(&bytes).map_err(SessionError::from)?;
-        self.link.to.send(sealed).await.map_err(|_| self.gone())
+        self.link.to.send(sealed.into()).await.map_err(|_| self.gone())
     }
 
     async fn next(&mut self) -> Result<Frame, RemoteError> {

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use hyper::Version;
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
+use prost::bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_stream::{Stream, StreamExt};
@@ -98,14 +99,14 @@ impl sync_server::Sync for Service {
         // The queue has room: nothing was put into it.
         match answer {
             Ok((reply, channel)) => {
-                let _ = to.send(reply).await;
+                let _ = to.send(reply.into()).await;
                 self.begin(channel, stream, to, guest);
             }
             Err(error) => {
                 if self.seldom.is_new(&error.to_string(), Instant::now()) {
                     tracing::info!(%error, "a device was refused");
                 }
-                let _ = to.send(REFUSAL.to_vec()).await;
+                let _ = to.send(Bytes::from_static(REFUSAL)).await;
             }
         }
         Ok(Response::new(Box::pin(grpc::encode(frames).map(Ok))))
@@ -118,7 +119,7 @@ impl Service {
         channel::respond(first, &self.store.surroundings().random, |account| (account == key.account()).then_some(key))
     }
 
-    fn begin(&self, channel: Channel, stream: Streaming<Frame>, to: mpsc::Sender<Vec<u8>>, guest: Guest) {
+    fn begin(&self, channel: Channel, stream: Streaming<Frame>, to: mpsc::Sender<Bytes>, guest: Guest) {
         let (inbound, from) = grpc::incoming();
         let (progress, mut shown) = watch::channel(Progress::default());
         let (_, questions) = watch::channel(0);

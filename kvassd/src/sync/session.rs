@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use kvass_proto::v1::{self, end::Reason, sync_frame::Frame};
 use prost::Message;
+use prost::bytes::Bytes;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
@@ -43,9 +44,9 @@ pub(super) const VERSION: u32 = 1;
 /// The wire of a session: whole frames, in order.
 pub struct Link {
     /// To the other side.
-    pub to: mpsc::Sender<Vec<u8>>,
+    pub to: mpsc::Sender<Bytes>,
     /// From the other side; it ends when the connection does.
-    pub from: mpsc::Receiver<Vec<u8>>,
+    pub from: mpsc::Receiver<Bytes>,
 }
 
 /// Which side a store is on. It matters only where both sides turn out to be copies of one store.
@@ -187,15 +188,15 @@ pub async fn run(
 /// The frames that come in.
 struct Frames {
     opener: Opener,
-    from: mpsc::Receiver<Vec<u8>>,
+    from: mpsc::Receiver<Bytes>,
 }
 
 impl Frames {
     /// The next frame; `None` where the connection is gone.
     async fn next(&mut self) -> Result<Option<Frame>, SessionError> {
         let Some(sealed) = self.from.recv().await else { return Ok(None) };
-        let bytes = self.opener.open(&sealed)?;
-        let frame = v1::SyncFrame::decode(bytes.as_slice()).map_err(|_| SessionError::Protocol("no frame"))?;
+        let bytes = Bytes::from(self.opener.open(&sealed)?);
+        let frame = v1::SyncFrame::decode(bytes).map_err(|_| SessionError::Protocol("no frame"))?;
         frame.frame.map(Some).ok_or(SessionError::Protocol("a frame of a kind that is not known"))
     }
 }

@@ -10,6 +10,7 @@ use kvassd::random::Random;
 use kvassd::store::{Options, Store};
 use kvassd::sync::channel::{Channel, Initiator, respond};
 use kvassd::sync::session::{Ended, Link, Progress, SessionError, Side, run};
+use prost::bytes::Bytes;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -75,7 +76,7 @@ pub fn open(directory: &Path) -> Store {
 
 /// What becomes of a frame on its way.
 pub enum Carried {
-    On(Vec<u8>),
+    On(Bytes),
     Never,
     Cut,
 }
@@ -106,10 +107,12 @@ impl Wire {
         b: &Device,
         mut meddle: impl FnMut(usize, Vec<u8>) -> Option<Vec<u8>> + Send + 'static,
     ) -> Self {
-        Self::carried(a, b, move |number, frame| meddle(number, frame).map_or(Carried::Cut, Carried::On))
+        Self::carried(a, b, move |number, frame| {
+            meddle(number, frame.into()).map_or(Carried::Cut, |frame| Carried::On(frame.into()))
+        })
     }
 
-    pub fn carried(a: &Device, b: &Device, mut carry: impl FnMut(usize, Vec<u8>) -> Carried + Send + 'static) -> Self {
+    pub fn carried(a: &Device, b: &Device, mut carry: impl FnMut(usize, Bytes) -> Carried + Send + 'static) -> Self {
         let [(end_a, stop_a, progress_a, mut a_out, a_in), (end_b, stop_b, progress_b, mut b_out, b_in)] = ends(a, b);
         let there = tokio::spawn(async move {
             let mut number = 0;
@@ -174,7 +177,7 @@ pub fn begin(
 /// A line that carries so many bytes a second, with a latency, for a runtime whose time is simulated.
 pub fn slow(a: &Device, b: &Device, rate: u32, latency: Duration) -> Wire {
     let [(end_a, stop_a, progress_a, mut a_out, a_in), (end_b, stop_b, progress_b, mut b_out, b_in)] = ends(a, b);
-    let carry = move |from: &mut mpsc::Receiver<Vec<u8>>, to: mpsc::Sender<Vec<u8>>| {
+    let carry = move |from: &mut mpsc::Receiver<Bytes>, to: mpsc::Sender<Bytes>| {
         let mut from = std::mem::replace(from, mpsc::channel(1).1);
         tokio::spawn(async move {
             let (travelling, mut arriving) = mpsc::unbounded_channel();
@@ -188,7 +191,7 @@ pub fn slow(a: &Device, b: &Device, rate: u32, latency: Duration) -> Wire {
             };
             let take = async move {
                 while let Some(frame) = from.recv().await {
-                    let frame: Vec<u8> = frame;
+                    let frame: Bytes = frame;
                     tokio::time::sleep(Duration::from_secs(1) / rate * frame.len() as u32).await;
                     travelling.send((tokio::time::Instant::now() + latency, frame)).unwrap();
                 }
@@ -200,7 +203,7 @@ pub fn slow(a: &Device, b: &Device, rate: u32, latency: Duration) -> Wire {
     Wire { ends: [end_a, end_b], stops: [stop_a, stop_b], progress: [progress_a, progress_b], carriers }
 }
 
-pub type Outside = (End, CancellationToken, watch::Receiver<Progress>, mpsc::Receiver<Vec<u8>>, mpsc::Sender<Vec<u8>>);
+pub type Outside = (End, CancellationToken, watch::Receiver<Progress>, mpsc::Receiver<Bytes>, mpsc::Sender<Bytes>);
 
 /// Both ends of a session, and what comes out of them and goes in.
 pub fn ends(a: &Device, b: &Device) -> [Outside; 2] {

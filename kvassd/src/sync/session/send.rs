@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kvass_proto::v1::{self, end::Reason, sync_frame::Frame};
 use prost::Message;
+use prost::bytes::Bytes;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
@@ -43,7 +44,7 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// Makes an outbox, and what empties it.
-    pub(super) fn new(sealer: Sealer, to: mpsc::Sender<Vec<u8>>) -> (Self, Writer) {
+    pub(super) fn new(sealer: Sealer, to: mpsc::Sender<Bytes>) -> (Self, Writer) {
         let (urgent, urgent_queue) = mpsc::unbounded_channel();
         let (answers, answer_queue) = mpsc::channel(ANSWERS);
         let (log, log_queue) = mpsc::channel(1);
@@ -99,7 +100,7 @@ impl Outbox {
 /// Seals and sends what is put into the outbox.
 pub(super) struct Writer {
     sealer: Sealer,
-    to: mpsc::Sender<Vec<u8>>,
+    to: mpsc::Sender<Bytes>,
     urgent: mpsc::UnboundedReceiver<Frame>,
     answers: mpsc::Receiver<Frame>,
     log: mpsc::Receiver<Frame>,
@@ -115,7 +116,7 @@ impl Writer {
             let is_last = matches!(frame, Frame::End(_));
             let bytes = v1::SyncFrame { frame: Some(frame) }.encode_to_vec();
             let sealed = self.sealer.seal(&bytes)?;
-            if self.to.send(sealed).await.is_err() || is_last {
+            if self.to.send(sealed.into()).await.is_err() || is_last {
                 return Ok(());
             }
         }

@@ -1,6 +1,7 @@
 //! What a session does with requests for values: it answers them in their order, a chunk a frame.
 
 use kvass_proto::v1::{self, sync_frame::Frame};
+use prost::bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::send::Outbox;
@@ -79,6 +80,7 @@ async fn answer(
     Request { hash, mut offset, length }: Request,
     mut file: BlobFile,
 ) -> Result<Option<BlobFile>, SessionError> {
+    let name = Bytes::copy_from_slice(&hash.0);
     let mut left = length;
     while left > 0 {
         let mut data = vec![0; left.min(READ * PART)];
@@ -86,10 +88,12 @@ async fn answer(
         let Some((back, data)) = read else { return Ok(None) };
         file = back;
         left -= data.len();
-        for part in data.chunks(PART) {
-            let frame = v1::BlobPart { hash: hash.0.to_vec(), offset, data: part.to_vec() };
-            outbox.part(Frame::BlobPart(frame)).await;
-            offset += part.len() as u64;
+        let mut data = Bytes::from(data);
+        while !data.is_empty() {
+            let part = data.split_to(data.len().min(PART));
+            let length = part.len() as u64;
+            outbox.part(Frame::BlobPart(v1::BlobPart { hash: name.clone(), offset, data: part })).await;
+            offset += length;
         }
     }
     Ok(Some(file))

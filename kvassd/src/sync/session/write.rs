@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use prost::bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::{Ended, SessionError, call};
@@ -18,7 +19,7 @@ pub(super) enum Work {
     Part {
         hash: ValueHash,
         offset: u64,
-        data: Vec<u8>,
+        data: Bytes,
     },
     /// What is here of it stays for another session.
     Drop(ValueHash),
