@@ -397,7 +397,7 @@ async fn a_lie_about_a_size_beside_the_truth_changes_nothing_of_what_is_asked_fo
         let data = file.get(range).expect("it asks for what is in the file");
         for (number, part) in data.chunks(value::CHUNK + value::TAG).enumerate() {
             let offset = want.offset + (number * (value::CHUNK + value::TAG)) as u64;
-            let part = v1::BlobPart { hash: want.hash.clone(), offset, data: part.to_vec() };
+            let part = v1::BlobPart { hash: want.hash.clone().into(), offset, data: part.to_vec().into() };
             server.send(Frame::BlobPart(part)).await;
         }
     }

@@ -205,7 +205,7 @@ async fn a_store_takes_another_id_only_now_and_then_whatever_peers_claim_to_hold
         let mut peer = Peer::silent(&device);
         peer.greet(1).await;
         let claim = claim(&mut peer);
-        let _ = peer.to.send(claim).await;
+        let _ = peer.to.send(claim.into()).await;
         peer.ended().await
     };
     let first = id();
