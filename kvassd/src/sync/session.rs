@@ -157,7 +157,7 @@ pub async fn run(
         account,
         side,
         outbox,
-        frames: Frames { opener, from },
+        frames: Frames { opener, from, held: None },
         requests,
         values,
         reports,
@@ -189,11 +189,32 @@ pub async fn run(
 struct Frames {
     opener: Opener,
     from: mpsc::Receiver<Bytes>,
+    /// What came when only a part of a value was looked for.
+    held: Option<Option<Frame>>,
 }
 
 impl Frames {
     /// The next frame; `None` where the connection is gone.
     async fn next(&mut self) -> Result<Option<Frame>, SessionError> {
+        match self.held.take() {
+            Some(held) => Ok(held),
+            None => self.read().await,
+        }
+    }
+
+    /// The next frame where it is a part of a value. Any other, and the end, is left for [`Self::next`], and this goes
+    /// on for ever.
+    async fn next_part(&mut self) -> Result<v1::BlobPart, SessionError> {
+        if self.held.is_none() {
+            match self.read().await? {
+                Some(Frame::BlobPart(part)) => return Ok(part),
+                other => self.held = Some(other),
+            }
+        }
+        std::future::pending().await
+    }
+
+    async fn read(&mut self) -> Result<Option<Frame>, SessionError> {
         let Some(sealed) = self.from.recv().await else { return Ok(None) };
         let bytes = Bytes::from(self.opener.open(&sealed)?);
         let frame = v1::SyncFrame::decode(bytes).map_err(|_| SessionError::Protocol("no frame"))?;
@@ -256,10 +277,11 @@ impl Session {
         let Some(after) = after else { return self.fork(own).await };
         let (wanted, wish) = watch::channel(Wanted { number: 0, after, all: resume.all });
         let (answered, answers) = watch::channel(0);
-        let Self { store, account, outbox, mut frames, requests, values, reports, progress, mut questions, .. } = self;
+        let Self { store, account, outbox, frames, requests, values, reports, progress, mut questions, .. } = self;
         let backlog = Backlog::new(held.map_or(Seq(0), |held| held.seq));
         let mut receiver = Receiver {
             store: store.clone(),
+            frames,
             account,
             peer,
             outbox: outbox.clone(),
@@ -276,7 +298,7 @@ impl Session {
         };
         tokio::select! {
             biased;
-            ended = receiver.receive(&mut frames) => ended,
+            ended = receiver.receive() => ended,
             ended = send::questions(&outbox, &mut questions) => ended,
             ended = probe::probe(store.surroundings().clock.clone(), outbox.clone(), answers) => ended,
             ended = digest::tell(store.clone(), outbox.clone(), peer.store) => ended,
@@ -350,4 +372,44 @@ pub(super) async fn call<T: Send + 'static>(call: impl FnOnce() -> T + Send + 's
         return Ok(call());
     }
     spawn_blocking(call).await.map_err(|_| SessionError::Panic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::channel::{Initiator, respond};
+    use super::*;
+    use crate::keys::{EncryptionKey, SyncKey};
+    use crate::random::Random;
+
+    #[tokio::test]
+    async fn what_is_no_part_keeps_its_place() {
+        let (key, random) = (SyncKey::derive(&EncryptionKey::new([5; 32])), Random::system());
+        let (initiator, first) = Initiator::start(&key, &random).unwrap();
+        let (reply, theirs) = respond(&first, &random, |_| Some(key)).unwrap();
+        let (mut sealer, _) = initiator.finish(&reply).unwrap().split();
+        let (to, from) = mpsc::channel(4);
+        let part = |offset| Frame::BlobPart(v1::BlobPart { offset, ..v1::BlobPart::default() });
+        for frame in [part(1), Frame::Silence(v1::Silence {}), part(2)] {
+            let bytes = v1::SyncFrame { frame: Some(frame) }.encode_to_vec();
+            to.send(sealer.seal(&bytes).unwrap().into()).await.unwrap();
+        }
+        drop(to);
+        let mut frames = Frames { opener: theirs.split().1, from, held: None };
+        assert_eq!(frames.next_part().await.unwrap().offset, 1);
+        for _ in 0..2 {
+            tokio::select! {
+                biased;
+                part = frames.next_part() => panic!("{part:?} came before its turn"),
+                () = std::future::ready(()) => {}
+            }
+        }
+        assert!(matches!(frames.next().await.unwrap(), Some(Frame::Silence(_))));
+        assert_eq!(frames.next_part().await.unwrap().offset, 2);
+        tokio::select! {
+            biased;
+            part = frames.next_part() => panic!("{part:?} came after the end"),
+            () = std::future::ready(()) => {}
+        }
+        assert!(frames.next().await.unwrap().is_none());
+    }
 }

@@ -3,6 +3,7 @@
 //! A record whose value is not here waits for it; later ones are merged at once, but the cursor stays before it.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::time::Duration;
 
 use kvass_proto::v1::{self, sync_frame::Frame};
@@ -36,6 +37,7 @@ const AGAIN: usize = 64;
 
 pub(super) struct Receiver {
     pub(super) store: Store,
+    pub(super) frames: Frames,
     pub(super) account: AccountId,
     pub(super) peer: Opening,
     pub(super) outbox: Outbox,
@@ -63,7 +65,7 @@ pub(super) struct Part {
 
 impl Receiver {
     /// Takes frames until the session ends.
-    pub(super) async fn receive(&mut self, frames: &mut Frames) -> Result<Ended, SessionError> {
+    pub(super) async fn receive(&mut self) -> Result<Ended, SessionError> {
         let (mut commits, mut others) = (self.store.commits(), self.store.downloads_ended());
         let mut reports = Vec::new();
         loop {
@@ -75,7 +77,7 @@ impl Receiver {
                 Ok(()) = commits.changed(), if !self.values.gone().is_empty() => self.look_again().await?,
                 Ok(()) = others.changed(), if self.values.waits_for_others() => self.values.look_again(),
                 () = async { sleep_until(full.unwrap_or_else(Instant::now)).await }, if full.is_some() => self.look_for_space(),
-                frame = frames.next() => match frame? {
+                frame = self.frames.next() => match frame? {
                     None => return Ok(Ended::Gone),
                     Some(Frame::End(end)) => return ended(&end),
                     Some(frame) => self.take(frame).await?,
@@ -201,7 +203,7 @@ impl Receiver {
         cursor: Option<Cursor>,
     ) -> Result<Option<Merged>, SessionError> {
         let (store, account, peer) = (self.store.clone(), self.account, self.peer);
-        let merged = match call(move || store.merge(account, records, peer, cursor)).await? {
+        let merged = match self.beside_parts(move || store.merge(account, records, peer, cursor)).await? {
             Err(WriteError::DiskFull { .. }) => {
                 self.backlog.overrun();
                 self.wait_for_space();
@@ -210,6 +212,25 @@ impl Receiver {
             merged => merged?,
         };
         Ok(Some(merged))
+    }
+
+    /// Calls into the store, and takes parts of values meanwhile: a large value does not stand still at each commit. Any
+    /// other frame waits for the call.
+    async fn beside_parts<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, SessionError> {
+        let mut called = pin!(call(work));
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut called => return done,
+                part = self.frames.next_part() => {
+                    self.values.part(part?)?;
+                    self.values.fill();
+                }
+            }
+        }
     }
 
     /// Takes note of what was written, and merges the records whose values are whole.
