@@ -174,6 +174,11 @@ pub async fn run(
         written = &mut writing => return written.map(|()| Ended::Gone),
         () = stop.cancelled() => Ok(Ended::Stopped),
     };
+    let result = match result {
+        // The key or the id changed while something was being merged.
+        Err(SessionError::Write(WriteError::Refused(_))) => Ok(Ended::Again),
+        result => result,
+    };
     last.say_goodbye(match &result {
         Err(SessionError::Itself) => Reason::Itself,
         Err(SessionError::Version) => Reason::Version,
