@@ -62,7 +62,7 @@ pub trait Serve: Clone + Send + Sync + 'static {
     fn serve(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send;
 }
 
-/// Accepts connections until the stop; returns once all of them have ended, or had [`GOODBYE`] to do so.
+/// Accepts connections until the stop; returns once all of them have ended, or had a second to do so.
 pub async fn run<A: Accept, S: Serve>(mut listener: A, service: S, stop: CancellationToken) {
     let (connections, abandon) = (TaskTracker::new(), CancellationToken::new());
     let guests = Guests::new();
