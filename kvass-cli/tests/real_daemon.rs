@@ -191,7 +191,7 @@ fn a_store_with_a_server_key_alone_says_what_it_cannot_do() {
     let config = |store: &Store, arguments: &[&str], input: &str| {
         run_with(kvass(&store.db()).args(["config", "key"]).args(arguments), input.as_bytes())
     };
-    let wrong = key.replace(&key[20..21], if &key[20..21] == "7" { "8" } else { "7" });
+    let wrong = format!("{}{}{}", &key[..20], if &key[20..21] == "7" { "8" } else { "7" }, &key[21..]);
     config(&server, &[], &wrong).fails(
         2,
         "kvass: this server key has a typing error\n\
