@@ -152,6 +152,7 @@ pub async fn run(
     let storing = write::write(store.clone(), todo, done);
     let values = Values::new(outbox.clone(), work);
     let last = outbox.clone();
+    let (here, begun) = (store.clone(), store.identity());
     let session = Session {
         store,
         account,
@@ -176,7 +177,7 @@ pub async fn run(
     };
     let result = match result {
         // The key or the id changed while something was being merged.
-        Err(SessionError::Write(WriteError::Refused(_))) => Ok(Ended::Again),
+        Err(SessionError::Write(WriteError::Refused(_))) if here.identity() != begun => Ok(Ended::Again),
         result => result,
     };
     last.say_goodbye(match &result {
