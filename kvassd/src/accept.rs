@@ -21,8 +21,8 @@ use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 
 pub use self::guests::{Admission, BYTES, GUESTS, Guest, STAY};
-use self::guests::{Guests, Metered, Place};
-use crate::network::{Accept, Wire};
+use self::guests::{Guests, Place};
+use crate::network::{Accept, Tapped, Wire};
 
 /// How often HTTP/2 asks whether the other side is there, and how long it waits for the answer.
 const KEEPALIVE: Duration = Duration::from_secs(20);
@@ -109,7 +109,7 @@ async fn connection<S: Serve>(
     let guest = Guest::new();
     // Before the connection, so that the place is free only after it.
     let mut overstays = pin!(guest.overstays(place));
-    let wire = TokioIo::new(Metered::new(wire, guest.clone()));
+    let wire = TokioIo::new(Tapped::new(wire, guest.clone()));
     let service = service_fn(|mut request: Request<Incoming>| {
         let service = service.clone();
         request.extensions_mut().insert(guest.clone());

@@ -3,16 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+
+use crate::network::Tap;
 
 /// Guests at once.
 pub const GUESTS: usize = 64;
@@ -125,15 +124,22 @@ impl Guest {
         }
     }
 
-    /// Takes what was read from what a guest may send; whether there was something left before.
-    fn spend(&self, bytes: usize) {
-        // Only the connection's own task reads, so nothing is lost between the two.
-        let left = self.0.left.load(Ordering::Relaxed);
-        self.0.left.store(left.saturating_sub(bytes), Ordering::Relaxed);
+}
+
+/// A connection fails once a guest has sent more than it may. Nothing above it can hold more of what a stranger sends
+/// than that.
+impl Tap for Guest {
+    fn allows(&self) -> io::Result<()> {
+        if self.0.left.load(Ordering::Relaxed) > 0 || *self.0.admissions.borrow() > 0 {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "a guest said too much"))
     }
 
-    fn may_send(&self) -> bool {
-        self.0.left.load(Ordering::Relaxed) > 0 || *self.0.admissions.borrow() > 0
+    fn hear(&mut self, bytes: &[u8]) {
+        // Only the connection's own task reads, so nothing is lost between the two.
+        let left = self.0.left.load(Ordering::Relaxed);
+        self.0.left.store(left.saturating_sub(bytes.len()), Ordering::Relaxed);
     }
 }
 
@@ -146,56 +152,5 @@ impl Drop for Admission {
         // What is on its way already must not cut the last words off.
         left.store(super::WINDOW as usize, Ordering::Relaxed);
         admissions.send_modify(|count| *count -= 1);
-    }
-}
-
-/// A connection that fails once a guest has sent more than it may. Nothing above it can hold more of what a stranger
-/// sends than that.
-pub(super) struct Metered<W> {
-    wire: W,
-    guest: Guest,
-}
-
-impl<W> Metered<W> {
-    pub(super) fn new(wire: W, guest: Guest) -> Self {
-        Self { wire, guest }
-    }
-}
-
-impl<W: AsyncRead + Unpin> AsyncRead for Metered<W> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.guest.may_send() {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "a guest said too much")));
-        }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.wire).poll_read(context, buf))?;
-        self.guest.spend(buf.filled().len() - before);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<W: AsyncWrite + Unpin> AsyncWrite for Metered<W> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_write_vectored(context, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.wire.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_shutdown(context)
     }
 }
