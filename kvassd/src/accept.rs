@@ -7,6 +7,7 @@
 mod addresses;
 mod guests;
 mod proxies;
+mod tls;
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -20,7 +21,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
@@ -30,6 +31,8 @@ use self::addresses::{Subnet, Unknown};
 pub use self::guests::{Admission, BYTES, GUESTS, Guest, STAY};
 use self::guests::{Guests, Place};
 pub use self::proxies::{Proxies, ProxyError};
+pub use self::tls::{CertificateError, Files, Tls};
+use crate::logs::Seldom;
 use crate::network::{Accept, Tapped, Wire};
 
 /// How often HTTP/2 asks whether the other side is there, and how long it waits for the answer.
@@ -64,8 +67,10 @@ const UNSENT: usize = 256 << 10;
 const HEAD: usize = 8 << 10;
 
 /// How a port is kept.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Door {
+    /// Its TLS; without it plain HTTP is spoken.
+    pub tls: Option<Tls>,
     /// Connections at once, guests and others.
     pub connections: usize,
     /// Who is believed for whom it asks.
@@ -74,9 +79,12 @@ pub struct Door {
 
 impl Default for Door {
     fn default() -> Self {
-        Self { connections: Semaphore::MAX_PERMITS, proxies: Proxies::default() }
+        Self { tls: None, connections: usize::MAX, proxies: Proxies::default() }
     }
 }
+
+/// What a connection ends by.
+type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 /// What answers requests.
 pub trait Serve: Clone + Send + Sync + 'static {
@@ -89,7 +97,7 @@ pub trait Serve: Clone + Send + Sync + 'static {
 pub async fn run<A: Accept, S: Serve>(mut listener: A, door: Door, service: S, stop: CancellationToken) {
     let abandon = CancellationToken::new();
     let port = Arc::new(Port::new(door, service, stop.clone()));
-    let (mut was_refused, mut was_full) = (false, false);
+    let mut was_refused = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -100,14 +108,10 @@ pub async fn run<A: Accept, S: Serve>(mut listener: A, door: Door, service: S, s
             Ok((wire, peer)) => {
                 tracing::debug!(%peer, "a connection");
                 was_refused = false;
-                let room = port.room().await;
-                if std::mem::replace(&mut was_full, room.is_none()) < room.is_none() {
-                    tracing::warn!(
-                        connections = port.door.connections,
-                        "there are as many connections as there may be"
-                    );
-                }
-                let Some(room) = room else { continue };
+                let Some(room) = port.room().await else {
+                    port.note_full();
+                    continue;
+                };
                 let guest = port.guest(peer.ip());
                 let place = port.guests.enter(&guest).await;
                 let serving = port.clone().connection(wire, peer.ip(), guest, place, room);
@@ -137,19 +141,21 @@ struct Port<S> {
     rooms: Arc<Semaphore>,
     guests: Guests,
     unknown: Unknown,
+    seldom: Seldom,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl<S: Serve> Port<S> {
     fn new(door: Door, service: S, stop: CancellationToken) -> Self {
-        let rooms = Arc::new(Semaphore::new(door.connections));
+        let rooms = Arc::new(Semaphore::new(door.connections.min(Semaphore::MAX_PERMITS)));
         Self {
             door,
             service,
             rooms,
             guests: Guests::new(),
             unknown: Unknown::default(),
+            seldom: Seldom::default(),
             tasks: TaskTracker::new(),
             stop,
         }
@@ -162,6 +168,13 @@ impl<S: Serve> Port<S> {
             return room;
         }
         timeout(PAUSE, self.rooms.clone().acquire_owned()).await.ok()?.ok()
+    }
+
+    /// Says in the log, seldom, that somebody was sent away.
+    fn note_full(&self) {
+        if self.seldom.is_new("full", Instant::now()) {
+            tracing::warn!(connections = self.door.connections, "there are as many connections as there may be");
+        }
     }
 
     /// Somebody new. A proxy has not said yet for whom it comes.
@@ -179,22 +192,36 @@ impl<S: Serve> Port<S> {
         _room: OwnedSemaphorePermit,
     ) {
         // Before the connection, so that the place is free only after it.
-        let mut overstays = pin!(guest.overstays(place));
-        let wire = TokioIo::new(Tapped::new(wire, guest.clone()));
-        let service = service_fn(|request| self.answer(peer, &guest, request));
+        let overstays = pin!(guest.overstays(place));
+        let carried = pin!(self.carry(Tapped::new(wire, guest.clone()), peer, &guest));
+        tokio::select! {
+            biased;
+            ended = carried => if let Err(error) = ended {
+                tracing::debug!(error, "a connection ended");
+            },
+            () = overstays => {}
+        }
+    }
+
+    /// Makes the connection a secure one where that is so here, and answers what comes on it.
+    async fn carry(&self, wire: Tapped<impl Wire + 'static, Guest>, peer: IpAddr, guest: &Guest) -> Result<(), Fault> {
+        let wire: Box<dyn Wire> = match &self.door.tls {
+            None => Box::new(wire),
+            Some(tls) => match self.stop.run_until_cancelled(tls.secure(wire)).await.transpose()?.flatten() {
+                Some(secured) => secured,
+                None => return Ok(()),
+            },
+        };
+        let service = service_fn(|request| self.answer(peer, guest, request));
         let protocols = protocols(Tasks(self.tasks.clone()));
-        let mut served = pin!(protocols.serve_connection(wire, service));
-        let ended = tokio::select! {
+        let mut served = pin!(protocols.serve_connection(TokioIo::new(wire), service));
+        tokio::select! {
             biased;
             ended = &mut served => ended,
-            () = &mut overstays => return,
             () = self.stop.cancelled() => {
                 served.as_mut().graceful_shutdown();
                 served.await
             }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(error, "a connection ended");
         }
     }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 /// Hears what comes on a connection.
 pub(crate) trait Tap {
@@ -24,16 +24,38 @@ pub(crate) trait Tap {
 pub(crate) struct Tapped<W, T> {
     wire: W,
     tap: T,
+    /// A byte that was looked at and not taken.
+    seen: Option<u8>,
 }
 
 impl<W, T> Tapped<W, T> {
     pub(crate) fn new(wire: W, tap: T) -> Self {
-        Self { wire, tap }
+        Self { wire, tap, seen: None }
+    }
+}
+
+impl<W: AsyncRead + Unpin, T: Tap + Unpin> Tapped<W, T> {
+    /// The next byte, which stays to be read; `None` at the end.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub(crate) async fn peek(&mut self) -> io::Result<Option<u8>> {
+        if self.seen.is_none() {
+            let mut byte = [0];
+            self.seen = (self.read(&mut byte).await? > 0).then_some(byte[0]);
+        }
+        Ok(self.seen)
     }
 }
 
 impl<W: AsyncRead + Unpin, T: Tap + Unpin> AsyncRead for Tapped<W, T> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if buf.remaining() > 0
+            && let Some(byte) = self.seen.take()
+        {
+            buf.put_slice(&[byte]);
+            return Poll::Ready(Ok(()));
+        }
         self.tap.allows()?;
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.wire).poll_read(context, buf))?;
