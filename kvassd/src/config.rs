@@ -10,10 +10,13 @@ use directories::BaseDirs;
 use kvass_proto::paths;
 use tracing::Level;
 
+use crate::accept::ProxyError;
 use crate::store::{Options, RESERVE_MIN};
 
+mod port;
 mod size;
 
+pub use port::Port;
 pub use size::SizeError;
 
 /// Where devices are accepted where nothing else is said.
@@ -35,6 +38,8 @@ pub struct Config {
     pub options: Options,
     /// Where devices are accepted; `None`: nowhere.
     pub bind: Option<SocketAddr>,
+    /// How devices are accepted.
+    pub port: Port,
     /// A file of authorities to trust with `https`, beside those of the system.
     pub authorities: Option<PathBuf>,
     /// Whether a client started this daemon.
@@ -72,6 +77,8 @@ struct Flags {
     /// The address and port for devices (KVASS_BIND) [default: 0.0.0.0:8000]
     #[arg(long, value_name = "ADDR", requires = "server")]
     bind: Option<String>,
+    #[command(flatten)]
+    port: port::Flags,
     /// Authorities in PEM to trust with https, beside those of the system (KVASS_CA)
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -95,6 +102,12 @@ pub enum ConfigError {
     Size { name: &'static str, source: SizeError },
     #[error("'{0}' is no address to accept devices at: it is an IP address and a port, as 0.0.0.0:8000")]
     Bind(String),
+    #[error("--tls-cert and --tls-key go together: name both, or neither")]
+    HalfTls,
+    #[error("'{0}' is no number of connections: it is a whole number from 1 on")]
+    Connections(String),
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     #[error("{name} must be more than 0")]
     Zero { name: &'static str },
     #[error("there is no home directory to keep the data in")]
@@ -166,6 +179,7 @@ impl Config {
             log: level(flags.log.or_else(|| text("KVASS_LOG")))?,
             options: Options { value_max, reserve: reserve.max(RESERVE_MIN) },
             bind: if flags.server { Some(bind(flags.bind.or_else(|| text("KVASS_BIND")))?) } else { None },
+            port: if flags.server { Port::resolve(flags.port, &variable)? } else { Port::default() },
             authorities: match flags.ca.or_else(|| variable("KVASS_CA").map(PathBuf::from)) {
                 Some(file) => Some(absolute(&file)?),
                 None => None,
@@ -218,6 +232,7 @@ fn first_line(error: &clap::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accept::{Files, Proxies};
 
     fn resolve(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let arguments = std::iter::once("kvassd").chain(arguments.iter().copied()).map(OsString::from).collect();
@@ -258,6 +273,25 @@ mod tests {
         // The daemon works in another directory than the shell that starts it.
         let relative = named(&[], &[("KVASS_CA", "own.pem")]).unwrap();
         assert!(relative.is_absolute() && relative.ends_with("own.pem"), "{}", relative.display());
+    }
+
+    #[test]
+    fn the_port_is_told_by_flags_or_the_environment_and_only_a_servers_is() {
+        let port = |arguments: &[&str], environment| {
+            resolve(&[&["--db", "/a"], arguments].concat(), environment).map(|config| config.port)
+        };
+        let variables = [("KVASS_TLS_CERT", "/c.pem"), ("KVASS_TLS_KEY", "/k.pem"), ("KVASS_CONNECTIONS", "9")];
+        let told = port(&["--server", "--tls-cert", "/own.pem", "--proxy", "::1"], &variables).unwrap();
+        assert_eq!(told.tls, Some(Files { certificate: "/own.pem".into(), key: "/k.pem".into() }));
+        assert_eq!((told.connections, told.proxies), (Some(9), "::1".parse().unwrap()));
+        let default = port(&["--server"], &[("KVASS_TLS_CERT", ""), ("KVASS_PROXY", "")]).unwrap();
+        assert!(default.tls.is_none() && default.connections.is_none() && default.proxies == Proxies::default());
+        assert!(port(&[], &variables[..1]).unwrap().tls.is_none());
+        for wrong in [["--tls-key", "/k.pem"], ["--connections", "0"], ["--connections", "many"], ["--proxy", "here"]] {
+            let error = port(&[&["--server"], &wrong[..]].concat(), &[]).unwrap_err();
+            assert_eq!((error.exit(), error.to_string().lines().count()), (2, 1), "{error}");
+        }
+        assert!(port(&["--tls-cert", "/c.pem", "--tls-key", "/k.pem"], &[]).is_err());
     }
 
     #[test]

@@ -9,10 +9,12 @@ use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::accept::{Door, Tls};
 use crate::config::Config;
 use crate::local;
 use crate::local::failure;
 use crate::local::state::{Identity, Serving, Shared, State};
+use crate::process;
 use crate::socket::{Bound, Lock, Place};
 use crate::store::{OpenError, Store};
 use crate::sync::remote::{Remote, Trust};
@@ -59,7 +61,8 @@ pub enum Phase {
     Stopping,
 }
 
-/// Serves `place` until `stop`, and returns once everything begun is answered and the store is closed.
+/// Serves `place` until `stop`, and returns once everything begun is answered and the store is closed. Devices are
+/// accepted with `tls`, where there is one.
 ///
 /// Needs a runtime of several threads. Every task lives in one set; one that ends before the stop ends the daemon.
 ///
@@ -68,6 +71,7 @@ pub enum Phase {
 pub async fn run(
     config: &Config,
     place: Place,
+    tls: Option<Tls>,
     stop: CancellationToken,
     report: impl Fn(Phase),
 ) -> Result<(), DaemonError> {
@@ -90,7 +94,7 @@ pub async fn run(
     };
     let remote = Remote::new(store.clone(), Trust { file: config.authorities.clone() });
     let mut syncing = JoinSet::new();
-    let bind = match accept_devices(config, &store, &stop, &mut syncing).await {
+    let bind = match accept_devices(config, tls, &store, &stop, &mut syncing).await {
         Ok(bind) => bind,
         Err(error) => {
             shared.enter(State::Failed(Arc::new(failed(&error))));
@@ -123,6 +127,7 @@ pub async fn run(
 /// Begins to accept devices where that is asked for, and returns where.
 async fn accept_devices(
     config: &Config,
+    tls: Option<Tls>,
     store: &Store,
     stop: &CancellationToken,
     syncing: &mut JoinSet<io::Result<()>>,
@@ -131,9 +136,10 @@ async fn accept_devices(
     let listener = tokio::net::TcpListener::bind(address).await;
     let listener = listener.map_err(|source| DaemonError::Bind { address, source })?;
     let bound = listener.local_addr().map_err(|source| DaemonError::Bind { address, source })?;
-    tracing::info!(%bound, "accepting devices");
-    let (store, stop) = (store.clone(), stop.clone());
-    syncing.spawn(server::serve(store, listener, stop));
+    let connections = config.port.connections.unwrap_or_else(process::connections);
+    tracing::info!(%bound, tls = tls.is_some(), connections, "accepting devices");
+    let door = Door { tls, connections, proxies: config.port.proxies.clone() };
+    syncing.spawn(server::serve_behind(door, store.clone(), listener, stop.clone()));
     Ok(bound.to_string())
 }
 

@@ -30,9 +30,11 @@ pub struct LogError {
     source: io::Error,
 }
 
-/// Sends logs to standard error.
+/// Sends logs to standard error. Lines that cannot be written, as to a terminal that was closed, are lost, and nothing
+/// else is: without a word, for a word about it would go to standard error, and fail, too.
 pub fn to_stderr(level: Level) {
-    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(io::stderr).finish();
+    let lines = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).log_internal_errors(false);
+    let subscriber = lines.with_writer(io::stderr).finish();
     // A second call, as in tests, changes nothing.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
@@ -45,7 +47,8 @@ pub fn to_file(level: Level, directory: &Path) -> Result<Log, LogError> {
     let path = directory.join(LOG);
     let file = LogFile::open(path.clone()).map_err(|source| LogError { path, source })?;
     let log = Log(Arc::new(Mutex::new(file)));
-    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(log.clone()).finish();
+    let lines = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).log_internal_errors(false);
+    let subscriber = lines.with_writer(log.clone()).finish();
     let _ = tracing::subscriber::set_global_default(subscriber);
     Ok(log)
 }

@@ -25,7 +25,7 @@ use self::newest::Newest;
 use super::channel::{self, Channel, REFUSAL};
 use super::grpc::{self, Frame, sync_server};
 use super::session::{self, Link, Progress, Side};
-use crate::accept::{self, Guest};
+use crate::accept::{self, Door, Guest};
 use crate::http;
 use crate::logs::Seldom;
 use crate::network::Accept;
@@ -36,6 +36,14 @@ use crate::store::Store;
 /// # Errors
 /// None: what fails is one connection.
 pub async fn serve(store: Store, listener: impl Accept, stop: CancellationToken) -> io::Result<()> {
+    serve_behind(Door::default(), store, listener, stop).await
+}
+
+/// The same, behind a door of one's own.
+///
+/// # Errors
+/// None: what fails is one connection.
+pub async fn serve_behind(door: Door, store: Store, listener: impl Accept, stop: CancellationToken) -> io::Result<()> {
     let sessions = TaskTracker::new();
     let service = Service {
         store,
@@ -47,7 +55,7 @@ pub async fn serve(store: Store, listener: impl Accept, stop: CancellationToken)
     let devices = sync_server::SyncServer::new(service)
         .max_decoding_message_size(grpc::FRAME_MAX)
         .max_encoding_message_size(grpc::FRAME_MAX);
-    accept::run(listener, Port { devices }, stop).await;
+    accept::run(listener, door, Port { devices }, stop).await;
     sessions.close();
     sessions.wait().await;
     Ok(())
@@ -63,7 +71,8 @@ impl accept::Serve for Port {
     async fn serve(&self, request: hyper::Request<Incoming>) -> hyper::Response<Body> {
         let kind = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
         if !kind.starts_with(b"application/grpc") {
-            return http::answer(&request);
+            // What is sent with it is nobody's here, and must not wait in memory for as long as the answer lasts.
+            return http::answer(&request.map(drop));
         }
         if request.version() != Version::HTTP_2 {
             return http::too_old();

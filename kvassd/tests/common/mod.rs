@@ -50,6 +50,7 @@ pub fn claim(directory: &Path) -> (Config, Place) {
         log: tracing::Level::INFO,
         options: Options { value_max: VALUE_MAX, reserve: 4 << 20 },
         bind: None,
+        port: kvassd::config::Port::default(),
         authorities: None,
         on_demand: false,
         repair: false,
@@ -63,7 +64,7 @@ pub fn claim(directory: &Path) -> (Config, Place) {
 /// Runs a daemon to its end.
 pub fn run(config: &Config, place: Place, stop: CancellationToken) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(kvassd::daemon::run(config, place, stop, |_| ()))
+    runtime.block_on(kvassd::daemon::run(config, place, None, stop, |_| ()))
 }
 
 /// A daemon on threads of this process. It binds before it starts, and drains when it is dropped.
@@ -230,10 +231,11 @@ pub struct Process {
 impl Process {
     pub fn command(directory: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kvassd"));
-        for variable in
-            ["KVASS_DB", "KVASS_SOCKET", "KVASS_LOG", "KVASS_CA", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"]
-        {
-            command.env_remove(variable);
+        for (variable, _) in std::env::vars_os() {
+            let name = variable.to_string_lossy();
+            if name.starts_with("KVASS_") || ["LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"].contains(&&*name) {
+                command.env_remove(&variable);
+            }
         }
         command.arg("--db").arg(directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command
