@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use std::time::Duration;
 use clap::Parser;
 use directories::BaseDirs;
 use kvass_proto::paths;
@@ -41,6 +42,8 @@ pub struct Config {
     pub on_demand: bool,
     /// Whether to repair the store instead of serving it.
     pub repair: bool,
+    /// Within what time the service manager wants a sign of life; `None`: never.
+    pub watchdog: Option<Duration>,
     /// The arguments without the program's name, for a client that starts a successor.
     pub arguments: Vec<String>,
 }
@@ -187,6 +190,8 @@ fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
 }
 
 fn default_directory(base: &BaseDirs) -> Result<PathBuf, ConfigError> {
+            // Of the manager of whoever started a daemon on demand, this one is no service.
+            watchdog: if flags.on_demand { None } else { sd_notify::watchdog_enabled() },
     let here = paths::default_directory(base.data_dir());
     match paths::store_elsewhere(&here, base.data_dir(), base.home_dir()) {
         Some(there) => Err(ConfigError::Elsewhere { here, there }),

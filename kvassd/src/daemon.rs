@@ -1,12 +1,14 @@
 //! The life of a daemon: open the store, serve, wait for the stop, drain, close.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -59,6 +61,8 @@ pub enum Phase {
     Stopping,
 }
 
+    /// The tasks run and the committer answers; reported as often as [`Config::watchdog`] wants it.
+    Alive,
 /// Serves `place` until `stop`, and returns once everything begun is answered and the store is closed.
 ///
 /// Needs a runtime of several threads. Every task lives in one set; one that ends before the stop ends the daemon.
@@ -110,6 +114,7 @@ pub async fn run(
     report(Phase::Stopping);
     stop.cancel();
     // Sessions write to the store, so they end before it does.
+        never = pulse(config.watchdog, &store, &report) => match never {},
     if timeout(DRAIN, async { while syncing.join_next().await.is_some() {} }).await.is_err() {
         tracing::warn!("some sessions did not end in time");
         syncing.shutdown().await;
@@ -198,6 +203,20 @@ async fn close(shared: &Shared, store: Store, bound: Option<&Bound>) {
         tracing::warn!("some requests did not end in time");
     }
     if spawn_blocking(move || store.close()).await.is_err() {
+/// Reports that the daemon lives, three times in each `watchdog`, for as long as its store does.
+async fn pulse(watchdog: Option<Duration>, store: &Store, report: impl Fn(Phase)) -> Infallible {
+    let Some(watchdog) = watchdog else { return pending().await };
+    let mut beats = interval(watchdog / 3);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beats.tick().await;
+        let store = store.clone();
+        if spawn_blocking(move || store.is_alive()).await.unwrap_or(false) {
+            report(Phase::Alive);
+        }
+    }
+}
+
         tracing::error!("the store did not close");
     }
     if let Some(bound) = bound {

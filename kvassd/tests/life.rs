@@ -281,15 +281,37 @@ fn the_service_manager_is_told_when_the_daemon_serves_and_when_it_stops() {
     let manager = UnixDatagram::bind(base.path().join("notify")).unwrap();
     manager.set_read_timeout(Some(common::PATIENCE)).unwrap();
     let mut daemon = Process::spawn(Process::command(&path).env("NOTIFY_SOCKET", base.path().join("notify")));
-    let told = || {
-        let mut bytes = [0; 256];
-        // A receive with a time limit may be interrupted.
-        let length = eventually("a word to the manager", || manager.recv(&mut bytes).ok());
-        String::from_utf8(bytes[..length].to_vec()).unwrap()
-    };
-    assert_eq!(told().trim_end(), "READY=1");
+    assert_eq!(told(&manager), "READY=1");
     daemon.signal("TERM");
-    assert_eq!(told().trim_end(), "STOPPING=1");
+    assert_eq!(told(&manager), "STOPPING=1");
+    assert!(daemon.ended().success());
+}
+
+/// The next word of a daemon to its manager.
+fn told(manager: &UnixDatagram) -> String {
+    let mut bytes = [0; 256];
+    // A receive with a time limit may be interrupted.
+    let length = eventually("a word to the manager", || manager.recv(&mut bytes).ok());
+    String::from_utf8_lossy(&bytes[..length]).trim_end().into()
+}
+
+#[test]
+fn a_daemon_that_is_watched_shows_again_and_again_that_it_lives() {
+    let directory = directory();
+    let path = real(&directory);
+    let base = common::directory();
+    let manager = UnixDatagram::bind(base.path().join("notify")).unwrap();
+    manager.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    let mut command = Process::command(&path);
+    command.env("NOTIFY_SOCKET", base.path().join("notify")).env("WATCHDOG_USEC", "60000");
+    let mut daemon = Process::spawn(&mut command);
+    assert_eq!(told(&manager), "READY=1");
+    for _ in 0..5 {
+        assert_eq!(told(&manager), "WATCHDOG=1");
+    }
+    daemon.signal("TERM");
+    let last = eventually("the last word", || Some(told(&manager)).filter(|word| word != "WATCHDOG=1"));
+    assert_eq!(last, "STOPPING=1");
     assert!(daemon.ended().success());
 }
 

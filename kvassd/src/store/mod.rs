@@ -40,7 +40,7 @@ mod witness;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
@@ -495,6 +495,23 @@ impl Store {
         for thread in threads {
             let _ = thread.join();
         }
+    /// Whether the committer answers, or waits for space on a full disk. While it does neither, this does not return.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        let (answer, wait) = sync_channel(1);
+        if self.jobs.send(Job::Ping(answer)).is_err() {
+            return false;
+        }
+        // One that waits for space answers nobody until there is some.
+        while self.shared.is_open() {
+            match wait.recv_timeout(commit::LOOK) {
+                Err(RecvTimeoutError::Timeout) => {}
+                answered => return answered.is_ok(),
+            }
+        }
+        true
+    }
+
     }
 
     fn submit(&self, changes: Vec<Write>) -> Result<Vec<Outcome>, WriteError> {

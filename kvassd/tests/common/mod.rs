@@ -52,6 +52,7 @@ pub fn claim(directory: &Path) -> (Config, Place) {
         bind: None,
         authorities: None,
         on_demand: false,
+        watchdog: None,
         repair: false,
         arguments: vec!["--flag".into()],
     };
@@ -230,10 +231,12 @@ pub struct Process {
 impl Process {
     pub fn command(directory: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kvassd"));
-        for variable in
-            ["KVASS_DB", "KVASS_SOCKET", "KVASS_LOG", "KVASS_CA", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"]
-        {
-            command.env_remove(variable);
+        // What the surroundings of a test say to services and to the user's own daemon.
+        for (variable, _) in std::env::vars_os() {
+            let text = variable.to_string_lossy();
+            if ["KVASS_", "LISTEN_", "NOTIFY_", "WATCHDOG_", "CREDENTIALS_"].iter().any(|of| text.starts_with(of)) {
+                command.env_remove(&variable);
+            }
         }
         command.arg("--db").arg(directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command
