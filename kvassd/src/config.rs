@@ -1,16 +1,18 @@
 //! What the daemon was asked to do: defaults, then the environment, then flags, resolved into a [`Config`] that
-//! cannot be invalid. Touches no file but to look whether a store lies in the other default place.
+//! cannot be invalid. Touches no file but to look whether a store lies in the other default place, and whether a service
+//! manager has given a key.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-
 use std::time::Duration;
+
 use clap::Parser;
 use directories::BaseDirs;
 use kvass_proto::paths;
 use tracing::Level;
 
+use crate::given::CREDENTIAL;
 use crate::store::{Options, RESERVE_MIN};
 
 mod size;
@@ -34,16 +36,18 @@ pub struct Config {
     pub log: Level,
     /// The limits that the store keeps.
     pub options: Options,
+    /// A file with the key that a new store gets, and another one must have.
+    pub key_file: Option<PathBuf>,
     /// Where devices are accepted; `None`: nowhere.
     pub bind: Option<SocketAddr>,
     /// A file of authorities to trust with `https`, beside those of the system.
     pub authorities: Option<PathBuf>,
+    /// Within what time the service manager wants a sign of life; `None`: never.
+    pub watchdog: Option<Duration>,
     /// Whether a client started this daemon.
     pub on_demand: bool,
     /// Whether to repair the store instead of serving it.
     pub repair: bool,
-    /// Within what time the service manager wants a sign of life; `None`: never.
-    pub watchdog: Option<Duration>,
     /// The arguments without the program's name, for a client that starts a successor.
     pub arguments: Vec<String>,
 }
@@ -69,11 +73,15 @@ struct Flags {
     /// The space on the disk that is left free, at least 4MiB (KVASS_RESERVE) [default: 64MiB]
     #[arg(long, value_name = "SIZE")]
     reserve: Option<String>,
-    /// Accepts devices as well, so that they can sync with this store
+    /// A file with an encryption key or a server key: a new store gets it, any other must have it (KVASS_KEY_FILE)
+    /// [default: kvass-key among the credentials of a service, where it is]
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Accepts devices as well, so that they can sync with this store (KVASS_SERVER=yes)
     #[arg(long)]
     server: bool,
-    /// The address and port for devices (KVASS_BIND) [default: 0.0.0.0:8000]
-    #[arg(long, value_name = "ADDR", requires = "server")]
+    /// The address and port for devices, with --server (KVASS_BIND) [default: 0.0.0.0:8000]
+    #[arg(long, value_name = "ADDR")]
     bind: Option<String>,
     /// Authorities in PEM to trust with https, beside those of the system (KVASS_CA)
     #[arg(long, value_name = "FILE")]
@@ -98,6 +106,10 @@ pub enum ConfigError {
     Size { name: &'static str, source: SizeError },
     #[error("'{0}' is no address to accept devices at: it is an IP address and a port, as 0.0.0.0:8000")]
     Bind(String),
+    #[error("--bind is an address for devices, which are accepted only with --server")]
+    BindAlone,
+    #[error("KVASS_SERVER is yes or no, not '{0}'")]
+    Server(String),
     #[error("{name} must be more than 0")]
     Zero { name: &'static str },
     #[error("there is no home directory to keep the data in")]
@@ -168,11 +180,18 @@ impl Config {
             socket,
             log: level(flags.log.or_else(|| text("KVASS_LOG")))?,
             options: Options { value_max, reserve: reserve.max(RESERVE_MIN) },
-            bind: if flags.server { Some(bind(flags.bind.or_else(|| text("KVASS_BIND")))?) } else { None },
+            key_file: key_file(flags.key_file, &variable)?,
+            bind: match flags.server || is_server(text("KVASS_SERVER"))? {
+                true => Some(bind(flags.bind.or_else(|| text("KVASS_BIND")))?),
+                false if flags.bind.is_some() => return Err(ConfigError::BindAlone),
+                false => None,
+            },
             authorities: match flags.ca.or_else(|| variable("KVASS_CA").map(PathBuf::from)) {
                 Some(file) => Some(absolute(&file)?),
                 None => None,
             },
+            // Of the manager of whoever started a daemon on demand, this one is no service.
+            watchdog: if flags.on_demand { None } else { sd_notify::watchdog_enabled() },
             on_demand: flags.on_demand,
             repair: flags.repair,
             arguments: arguments.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect(),
@@ -185,13 +204,33 @@ fn bind(text: Option<String>) -> Result<SocketAddr, ConfigError> {
     text.parse().map_err(|_| ConfigError::Bind(text))
 }
 
+fn is_server(text: Option<String>) -> Result<bool, ConfigError> {
+    match text.as_deref() {
+        Some("yes" | "true" | "on" | "1") => Ok(true),
+        None | Some("no" | "false" | "off" | "0") => Ok(false),
+        Some(other) => Err(ConfigError::Server(other.into())),
+    }
+}
+
+/// A credential counts only where it is: a service may have others.
+fn key_file(
+    flag: Option<PathBuf>,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Option<PathBuf>, ConfigError> {
+    match flag.or_else(|| variable("KVASS_KEY_FILE").map(PathBuf::from)) {
+        Some(file) => absolute(&file).map(Some),
+        None => {
+            let credential = variable("CREDENTIALS_DIRECTORY").map(|all| Path::new(&all).join(CREDENTIAL));
+            Ok(credential.filter(|credential| credential.exists()))
+        }
+    }
+}
+
 fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
     std::path::absolute(path).map_err(|source| ConfigError::Path { path: path.into(), source })
 }
 
 fn default_directory(base: &BaseDirs) -> Result<PathBuf, ConfigError> {
-            // Of the manager of whoever started a daemon on demand, this one is no service.
-            watchdog: if flags.on_demand { None } else { sd_notify::watchdog_enabled() },
     let here = paths::default_directory(base.data_dir());
     match paths::store_elsewhere(&here, base.data_dir(), base.home_dir()) {
         Some(there) => Err(ConfigError::Elsewhere { here, there }),
@@ -263,6 +302,37 @@ mod tests {
         // The daemon works in another directory than the shell that starts it.
         let relative = named(&[], &[("KVASS_CA", "own.pem")]).unwrap();
         assert!(relative.is_absolute() && relative.ends_with("own.pem"), "{}", relative.display());
+    }
+
+    #[test]
+    fn a_key_file_is_named_by_a_flag_the_environment_or_the_credentials_that_are_there() {
+        let credentials = tempfile::tempdir().unwrap();
+        let directory = credentials.path().to_str().unwrap();
+        let named = |arguments: &[&str], environment: &[(&str, &str)]| {
+            let environment = [&[("CREDENTIALS_DIRECTORY", directory)], environment].concat();
+            resolve(&[&["--db", "/a"], arguments].concat(), &environment).unwrap().key_file
+        };
+        assert_eq!(named(&[], &[]), None);
+        let credential = credentials.path().join("kvass-key");
+        std::fs::write(&credential, "").unwrap();
+        assert_eq!(named(&[], &[]), Some(credential));
+        assert_eq!(named(&[], &[("KVASS_KEY_FILE", "/b")]), Some("/b".into()));
+        assert_eq!(named(&["--key-file", "/c"], &[("KVASS_KEY_FILE", "/b")]), Some("/c".into()));
+    }
+
+    #[test]
+    fn the_environment_makes_a_server_as_the_flag_does() {
+        let bind = |arguments: &[&str], environment| {
+            resolve(&[&["--db", "/a"], arguments].concat(), environment).map(|config| config.bind)
+        };
+        let port = |port| Some(SocketAddr::from(([0, 0, 0, 0], port)));
+        assert_eq!(bind(&["--server"], &[]).unwrap(), port(8000));
+        assert_eq!(bind(&["--server"], &[("KVASS_SERVER", "no")]).unwrap(), port(8000));
+        assert_eq!(bind(&[], &[("KVASS_SERVER", "yes"), ("KVASS_BIND", "0.0.0.0:9")]).unwrap(), port(9));
+        assert_eq!(bind(&["--bind", "0.0.0.0:9"], &[("KVASS_SERVER", "1")]).unwrap(), port(9));
+        assert_eq!(bind(&[], &[("KVASS_SERVER", "no"), ("KVASS_BIND", "0.0.0.0:9")]).unwrap(), None);
+        assert!(matches!(bind(&["--bind", "0.0.0.0:9"], &[]), Err(ConfigError::BindAlone)));
+        assert!(matches!(bind(&[], &[("KVASS_SERVER", "maybe")]), Err(ConfigError::Server(_))));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::given::{self, GivenError};
 use crate::local;
 use crate::local::failure;
 use crate::local::state::{Identity, Serving, Shared, State};
@@ -31,7 +32,9 @@ const LOOK: Duration = Duration::from_secs(30);
 #[allow(missing_docs, reason = "the texts say it")]
 pub enum DaemonError {
     #[error(transparent)]
-    Open(OpenError),
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Given(#[from] GivenError),
     #[error("devices cannot be accepted at {address}")]
     Bind { address: SocketAddr, source: io::Error },
     #[error("the socket cannot be served")]
@@ -46,6 +49,7 @@ impl DaemonError {
     pub fn hint(&self) -> &str {
         match self {
             Self::Open(error) => error.hint(),
+            Self::Given(error) => error.hint(),
             Self::Bind { .. } => "name another address or port with --bind",
             Self::Socket(_) | Self::Panic(_) => "",
         }
@@ -57,12 +61,12 @@ impl DaemonError {
 pub enum Phase {
     /// The store is open and requests are answered, from the moment that the report returns.
     Serving,
+    /// The tasks run and the committer answers; reported as often as [`Config::watchdog`] wants it.
+    Alive,
     /// No more requests are taken.
     Stopping,
 }
 
-    /// The tasks run and the committer answers; reported as often as [`Config::watchdog`] wants it.
-    Alive,
 /// Serves `place` until `stop`, and returns once everything begun is answered and the store is closed.
 ///
 /// Needs a runtime of several threads. Every task lives in one set; one that ends before the stop ends the daemon.
@@ -110,11 +114,11 @@ pub async fn run(
     let result = tokio::select! {
         result = until_stop(config, &lock, &mut tasks, &stop) => result,
         ended = early(&mut syncing, &stop) => ended,
+        never = pulse(config.watchdog, &store, &report) => match never {},
     };
     report(Phase::Stopping);
     stop.cancel();
     // Sessions write to the store, so they end before it does.
-        never = pulse(config.watchdog, &store, &report) => match never {},
     if timeout(DRAIN, async { while syncing.join_next().await.is_some() {} }).await.is_err() {
         tracing::warn!("some sessions did not end in time");
         syncing.shutdown().await;
@@ -161,12 +165,21 @@ fn failed(error: &DaemonError) -> kvass_proto::v1::Error {
 
 /// Opens the store on a thread of its own; the clients that wait are told what it is doing.
 async fn open(config: &Config, shared: &Arc<Shared>) -> Result<Store, DaemonError> {
-    let (options, shared) = (config.options, shared.clone());
+    let (options, key_file, shared) = (config.options, config.key_file.clone(), shared.clone());
     let opening = move || {
         let doing = |doing: &str| shared.enter(State::Starting(doing.into()));
-        Store::open(&shared.identity().directory, options, &doing)
+        let directory = &shared.identity().directory;
+        let Some(file) = key_file else { return Ok(Store::open(directory, options, &doing)?) };
+        let key = given::read(&file)?;
+        Store::make(directory, &key)?;
+        let store = Store::open(directory, options, &doing)?;
+        if let Err(error) = given::compare(&file, &key, directory, &store.key()) {
+            store.close();
+            return Err(error.into());
+        }
+        Ok(store)
     };
-    spawn_blocking(opening).await.map_err(DaemonError::Panic)?.map_err(DaemonError::Open)
+    spawn_blocking(opening).await.map_err(DaemonError::Panic)?
 }
 
 /// Returns when the daemon is asked to stop, its directory is gone, or a task ends that should not.
@@ -190,19 +203,6 @@ async fn until_stop(
     }
 }
 
-async fn lock_is_gone(lock: &Lock) {
-    while lock.is_in_place() {
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-/// Lets what has begun end, closes the store and removes the socket; then whoever asked for the stop is answered.
-async fn close(shared: &Shared, store: Store, bound: Option<&Bound>) {
-    shared.enter(State::Stopping);
-    if timeout(DRAIN, shared.idle()).await.is_err() {
-        tracing::warn!("some requests did not end in time");
-    }
-    if spawn_blocking(move || store.close()).await.is_err() {
 /// Reports that the daemon lives, three times in each `watchdog`, for as long as its store does.
 async fn pulse(watchdog: Option<Duration>, store: &Store, report: impl Fn(Phase)) -> Infallible {
     let Some(watchdog) = watchdog else { return pending().await };
@@ -217,6 +217,19 @@ async fn pulse(watchdog: Option<Duration>, store: &Store, report: impl Fn(Phase)
     }
 }
 
+async fn lock_is_gone(lock: &Lock) {
+    while lock.is_in_place() {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Lets what has begun end, closes the store and removes the socket; then whoever asked for the stop is answered.
+async fn close(shared: &Shared, store: Store, bound: Option<&Bound>) {
+    shared.enter(State::Stopping);
+    if timeout(DRAIN, shared.idle()).await.is_err() {
+        tracing::warn!("some requests did not end in time");
+    }
+    if spawn_blocking(move || store.close()).await.is_err() {
         tracing::error!("the store did not close");
     }
     if let Some(bound) = bound {

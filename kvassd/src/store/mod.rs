@@ -270,6 +270,14 @@ impl Store {
         Self::open_in(directory, options, Surroundings::system(), doing)
     }
 
+    /// Makes a store with a given key where there never was any; one that is there stays as it is.
+    ///
+    /// # Errors
+    /// A full disk, or what the system refuses.
+    pub fn make(directory: &Path, key: &Key) -> Result<(), OpenError> {
+        open::make(&Layout::new(directory), &Surroundings::system().random, Some(key), &|_| {})
+    }
+
     /// Opens the store as [`Store::open`] does, in other surroundings than the system's.
     ///
     /// # Errors
@@ -487,14 +495,6 @@ impl Store {
         self.ask(|answer| Job::SetPid { pid, answer })
     }
 
-    /// Ends: what was taken is answered, all is flushed, the files are closed.
-    pub fn close(self) {
-        let _ = self.jobs.send(Job::Close);
-        self.shared.names.close();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            let _ = thread.join();
-        }
     /// Whether the committer answers, or waits for space on a full disk. While it does neither, this does not return.
     #[must_use]
     pub fn is_alive(&self) -> bool {
@@ -512,6 +512,14 @@ impl Store {
         true
     }
 
+    /// Ends: what was taken is answered, all is flushed, the files are closed.
+    pub fn close(self) {
+        let _ = self.jobs.send(Job::Close);
+        self.shared.names.close();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            let _ = thread.join();
+        }
     }
 
     fn submit(&self, changes: Vec<Write>) -> Result<Vec<Outcome>, WriteError> {

@@ -49,10 +49,11 @@ pub fn claim(directory: &Path) -> (Config, Place) {
         directory: path,
         log: tracing::Level::INFO,
         options: Options { value_max: VALUE_MAX, reserve: 4 << 20 },
+        key_file: None,
         bind: None,
         authorities: None,
-        on_demand: false,
         watchdog: None,
+        on_demand: false,
         repair: false,
         arguments: vec!["--flag".into()],
     };
