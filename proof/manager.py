@@ -30,6 +30,14 @@ class Ear:
     def count(self, word):
         return self.heard.count(word)
 
+    def count_so_far(self, word):
+        """How often a word has been told up to now, what is still on the way included."""
+        times = self.count("now") + 1
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mouth:
+            mouth.sendto(b"now", self.path)
+        self.hears("now", times)
+        return self.count(word)
+
     def hears(self, word, times=1):
         return wait_until(lambda: self.count(word) >= times, 60)
 
@@ -63,6 +71,15 @@ class Manager:
             )
             self.started += 1
             self.codes.append(self.process.wait())
+
+    def serves(self):
+        """Whether its daemon, and no other, serves the store."""
+        return wait_until(lambda: self.process and self.store.daemons() == [self.process.pid], 60)
+
+    def code(self):
+        """How the daemon ended that was started last."""
+        wait_until(lambda: len(self.codes) == self.started, 60)
+        return self.codes[-1]
 
     def end(self):
         """Takes the socket away and ends the daemon."""
