@@ -5,6 +5,7 @@ import select
 import socket
 import subprocess
 import threading
+import time
 
 from programs import KVASS, wait_until
 
@@ -18,14 +19,17 @@ class Ear:
     """Where daemons tell what they have to tell their manager."""
 
     def __init__(self, path):
-        self.path, self.heard = path, []
+        self.path, self.heard, self.alive = path, [], []
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(path)
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self):
         while True:
-            self.heard += self.socket.recv(4096).decode().split("\n")
+            words = self.socket.recv(4096).decode().split("\n")
+            if "WATCHDOG=1" in words:
+                self.alive.append(time.monotonic())
+            self.heard += words
 
     def count(self, word):
         return self.heard.count(word)
@@ -37,6 +41,10 @@ class Ear:
             mouth.sendto(b"now", self.path)
         self.hears("now", times)
         return self.count(word)
+
+    def longest_silence(self):
+        """The longest time between two signs of life, in seconds."""
+        return max((later - sooner for sooner, later in zip(self.alive, self.alive[1:])), default=0)
 
     def hears(self, word, times=1):
         return wait_until(lambda: self.count(word) >= times, 60)

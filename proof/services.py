@@ -21,6 +21,9 @@ UNITS = ("kvassd.service", "kvassd.socket", "kvassd-server.service")
 # The exposure that `systemd-analyze security` may find in the server's unit, in tenths.
 EXPOSURE = "15"
 
+# How long a call to the disk hangs, in seconds.
+HANG = 2
+
 notes = []
 
 
@@ -293,6 +296,32 @@ def watch_ends_with_life():
     store.stop()
 
 
+def watch_asks_the_committer():
+    """A daemon whose store hangs in a call to the disk gives no sign of life, though all else of it goes on."""
+    store, ear = Store(f"{WORK}/hanging"), Ear(f"{WORK}/ear-hanging")
+    daemon = serve([KVASSD], store, NOTIFY_SOCKET=ear.path, WATCHDOG_USEC="300000")
+    ear.hears("WATCHDOG=1", 3)
+    delay = ["--trace=fdatasync", f"--inject=fdatasync:delay_enter={HANG}s", f"--output={WORK}/calls"]
+    tracer = subprocess.Popen(["strace", "-f", "-qq", *delay, f"--attach={daemon.pid}"])
+    threads = f"/proc/{daemon.pid}/task"
+
+    def is_traced():
+        statuses = [open(f"{threads}/{thread}/status").read() for thread in os.listdir(threads)]
+        return all(f"\nTracerPid:\t{tracer.pid}\n" in status for status in statuses)
+
+    if wait_until(is_traced, 60):
+        store.set("a", b"1")
+        ear.hears("WATCHDOG=1", ear.count("WATCHDOG=1") + 1)
+        # Less, for what is heard is heard a little late.
+        if ear.longest_silence() < 0.75 * HANG:
+            fail(f"a daemon whose store hangs for {HANG} s is silent for {ear.longest_silence():.1f} s")
+    else:
+        skip("a hanging disk: strace cannot attach")
+    tracer.terminate()
+    tracer.wait(60)
+    store.stop()
+
+
 agent_is_right()
 if shutil.which("systemd-analyze"):
     units_are_right()
@@ -308,4 +337,8 @@ else:
     skip("systemd-socket-activate")
 played_activation()
 watch_ends_with_life()
+if shutil.which("strace") and os.geteuid() == 0:
+    watch_asks_the_committer()
+else:
+    skip("a hanging disk: needs strace and root")
 finish("services", ", ".join(notes))
