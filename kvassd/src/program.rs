@@ -224,6 +224,7 @@ fn tell(config: &Config, phase: Phase, log: Option<&Log>) {
     }
     let state = match phase {
         Phase::Serving => NotifyState::Ready,
+        Phase::Alive => NotifyState::Watchdog,
         Phase::Stopping => NotifyState::Stopping,
     };
     if let Err(error) = sd_notify::notify(&[state]) {

@@ -21,17 +21,31 @@ pub struct Port {
 #[group(skip)]
 pub(super) struct Flags {
     /// The certificate of the port in PEM, for https; read again at SIGHUP (KVASS_TLS_CERT)
-    #[arg(long, value_name = "FILE", requires = "server")]
+    #[arg(long, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
     /// The private key of that certificate, in PEM (KVASS_TLS_KEY)
-    #[arg(long, value_name = "FILE", requires = "server")]
+    #[arg(long, value_name = "FILE")]
     tls_key: Option<PathBuf>,
     /// The most connections at once (KVASS_CONNECTIONS) [default: by the limit of descriptors, at most 10000]
-    #[arg(long, value_name = "N", requires = "server")]
+    #[arg(long, value_name = "N")]
     connections: Option<String>,
     /// Proxies that are believed in X-Forwarded-For: addresses, or ranges as 10.0.0.0/8 (KVASS_PROXY)
-    #[arg(long, value_name = "ADDR[/BITS],…", requires = "server")]
+    #[arg(long, value_name = "ADDR[/BITS],…")]
     proxy: Option<String>,
+}
+
+impl Flags {
+    /// The name of a flag that was given.
+    pub(super) fn given(&self) -> Option<&'static str> {
+        let Self { tls_cert, tls_key, connections, proxy } = self;
+        let all = [
+            ("--tls-cert", tls_cert.is_some()),
+            ("--tls-key", tls_key.is_some()),
+            ("--connections", connections.is_some()),
+            ("--proxy", proxy.is_some()),
+        ];
+        all.iter().find(|(_, is_given)| *is_given).map(|(name, _)| *name)
+    }
 }
 
 impl Port {

@@ -69,6 +69,8 @@ pub(crate) enum Job {
     },
     /// Files that nothing referred to at the start; those to which nothing refers now are removed.
     Sweep(Vec<ValueHash>),
+    /// Nothing but an answer.
+    Ping(Answer<()>),
     Close,
 }
 
@@ -134,6 +136,7 @@ impl Committer {
             Some(Job::SetRemote { remote, answer }) => drop(answer.send(self.set_remote(remote))),
             Some(Job::MeetRemote { peer, answer }) => drop(answer.send(self.meet_remote(peer))),
             Some(Job::Sweep(files)) => self.sweep(files),
+            Some(Job::Ping(answer)) => drop(answer.send(Ok(()))),
             Some(Job::Close) => {
                 self.close();
                 return false;

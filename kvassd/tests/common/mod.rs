@@ -49,9 +49,11 @@ pub fn claim(directory: &Path) -> (Config, Place) {
         directory: path,
         log: tracing::Level::INFO,
         options: Options { value_max: VALUE_MAX, reserve: 4 << 20 },
+        key_file: None,
         bind: None,
         port: kvassd::config::Port::default(),
         authorities: None,
+        watchdog: None,
         on_demand: false,
         repair: false,
         arguments: vec!["--flag".into()],
@@ -231,9 +233,10 @@ pub struct Process {
 impl Process {
     pub fn command(directory: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kvassd"));
+        // What the surroundings of a test say to services and to the user's own daemon.
         for (variable, _) in std::env::vars_os() {
-            let name = variable.to_string_lossy();
-            if name.starts_with("KVASS_") || ["LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"].contains(&&*name) {
+            let text = variable.to_string_lossy();
+            if ["KVASS_", "LISTEN_", "NOTIFY_", "WATCHDOG_", "CREDENTIALS_"].iter().any(|of| text.starts_with(of)) {
                 command.env_remove(&variable);
             }
         }
