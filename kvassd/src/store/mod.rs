@@ -17,6 +17,7 @@ mod error;
 mod index;
 mod jobs;
 mod key_file;
+mod labels;
 mod layout;
 mod merge;
 mod names;
@@ -25,13 +26,16 @@ mod pass;
 mod peers;
 mod places;
 mod plan;
+mod public_url;
 mod read;
 mod rekey;
 mod remote;
 mod repair;
 mod rewrite;
 mod row;
+mod shares;
 mod space;
+mod subject;
 mod surroundings;
 mod switch;
 mod value_reader;
@@ -53,9 +57,11 @@ pub use error::{OpenError, ReadError, WriteError};
 pub use merge::{Merged, Outgoing, Travelling};
 pub use peers::{Cursor, Opening, Peer, RunId, StoreId};
 pub use places::Places;
+pub use public_url::PublicUrl;
 pub use rekey::Rekeyed;
 pub use remote::Waiting;
 pub use repair::{Repaired, repair};
+pub use shares::{Gone, Linked, Reads, Share, ShareError, ShareOptions};
 pub use space::RESERVE_MIN;
 pub use surroundings::Surroundings;
 pub use value_reader::ValueReader;
@@ -67,6 +73,7 @@ use commit::{Answer, Committer, Job};
 use download::Downloads;
 use index::{Fault, Index};
 use jobs::{Jobs, spawn};
+use labels::Labels;
 use layout::Layout;
 use names::Names;
 use pass::Turns;
@@ -194,6 +201,7 @@ struct Shared {
     /// `None` while the index waits for space, and after the end.
     index: RwLock<Option<Index>>,
     names: Names,
+    labels: Labels,
     pass: Turns,
     commits: watch::Sender<Position>,
     pid: AtomicU32,
@@ -206,6 +214,7 @@ struct Shared {
     peers_changed: watch::Sender<()>,
     downloads: Downloads,
     remote: watch::Sender<String>,
+    public_url: watch::Sender<PublicUrl>,
 }
 
 impl Shared {
@@ -300,6 +309,7 @@ impl Store {
             surroundings,
             space,
             names: Names::default(),
+            labels: Labels::default(),
             pass: Turns::new(opened.tally.digest),
             commits: watch::Sender::new(Position { account, seq: opened.tally.last }),
             pid: AtomicU32::new(opened.pid),
@@ -308,6 +318,7 @@ impl Store {
             peers_changed: watch::Sender::new(()),
             downloads: Downloads::default(),
             remote: watch::Sender::new(opened.remote),
+            public_url: watch::Sender::new(opened.public_url),
             key: RwLock::new(opened.key),
             refused: AtomicU64::new(0),
             index: RwLock::new(Some(opened.index)),
@@ -373,6 +384,7 @@ impl Store {
     /// A name that is no key, a full disk, or a damaged store; nothing is stored then.
     pub fn set(&self, name: &str, value: NewValue, expiry_us: u64) -> Result<(), WriteError> {
         kvass_proto::key::check(name)?;
+        self.wait_where_removed(name)?;
         self.submit(vec![Write::Set { name: name.to_owned(), value, expiry_us, condition: None }]).map(drop)
     }
 
@@ -406,7 +418,8 @@ impl Store {
     /// A disk so full that not even the reserve helps, or a damaged store; nothing is removed then.
     pub fn remove(&self, names: Vec<String>) -> Result<Vec<String>, WriteError> {
         self.readable()?;
-        self.wait_where_missing(&names)?;
+        // The links of an entry go with it, and only the pass finds all of them.
+        self.shared.names.wait()?;
         let changes = names.iter().map(|name| Write::Remove { name: name.clone() }).collect();
         let outcomes = self.submit(changes)?;
         let missing = names.into_iter().zip(outcomes).filter(|(_, outcome)| *outcome == Outcome::Missing);
