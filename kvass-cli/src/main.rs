@@ -8,15 +8,18 @@
 //!
 //! No store and no cryptography in here, and one thread, but for the one in `output` that waits for a signal.
 
+mod base32;
 mod cli;
 mod client;
 mod commands;
 mod connection;
+mod crc32;
 mod error;
 mod json;
 mod output;
 mod pairing;
 mod place;
+mod png;
 mod qr;
 mod remote;
 mod replace;

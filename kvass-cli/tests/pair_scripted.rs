@@ -172,8 +172,8 @@ fn a_line_that_is_none_is_refused_before_anything_is_asked() {
     for (line, says) in [
         (String::new(), "no pairing line was given"),
         ("00".repeat(32), "this is no pairing line: that begins with 'kvass-pair-'"),
-        (format!("{}x{}", &LINE[..20], &LINE[21..]), "the pairing line has a typo in it, or was cut short"),
-        (LINE[..60].into(), "the pairing line has a typo in it, or was cut short"),
+        (format!("{}x{}", &LINE[..20], &LINE[21..]), "the pairing line has a typing error, or was cut short"),
+        (LINE[..60].into(), "the pairing line has a typing error, or was cut short"),
         (format!("{}!", &LINE[..20]), "character '!' at place 21 cannot be in a pairing line"),
         ("kvass-pair-\u{fffd}".into(), "character U+FFFD at place 12 cannot be in a pairing line"),
     ] {
