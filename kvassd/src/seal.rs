@@ -75,7 +75,13 @@ mod tests {
     }
 
     fn header() -> impl Strategy<Value = Header> {
-        (".{0,40}", any::<[u8; 32]>()).prop_map(|(name, key)| Header { name, content_key: key.into() })
+        (".{0,40}", any::<[u8; 32]>()).prop_map(|(name, key)| Header {
+            name,
+            content_key: key.into(),
+            token: Vec::new(),
+            reads: 0,
+            pin: false,
+        })
     }
 
     /// A clear part and the header that belongs to it.
@@ -224,7 +230,7 @@ mod tests {
     #[test]
     fn unknown_fields_of_a_header_survive_sealing_again() {
         let name = "hello";
-        let header = Header { name: name.into(), content_key: vec![1; 32] };
+        let header = Header { name: name.into(), content_key: vec![1; 32], token: Vec::new(), reads: 0, pin: false };
         let bytes = [header.encode_to_vec(), vec![0xfa, 0x01, 2, 8, 9]].concat();
         let clear = Clear {
             id: keys(1).record_id(name),
