@@ -126,7 +126,9 @@ mod tests {
         let line = pairing().to_line();
         let letters: Vec<char> = line.chars().collect();
         for place in PREFIX.len()..letters.len() {
-            for other in base32::ALPHABET.iter().map(|other| char::from(*other)).filter(|other| *other != letters[place]) {
+            for other in
+                base32::ALPHABET.iter().map(|other| char::from(*other)).filter(|other| *other != letters[place])
+            {
                 let mut wrong = letters.clone();
                 wrong[place] = other;
                 assert_eq!(parse(&wrong.iter().collect::<String>()), Err(PairingError::Checksum), "{place} {other}");

@@ -56,7 +56,9 @@ fn a_terminal_shows_a_code_where_it_is_large_enough() {
     let lines: Vec<_> = shown.lines().collect();
     assert_eq!((code, lines[0]), (0, LINE));
     assert_eq!(lines.len(), 1 + 19, "{shown}");
-    assert!(lines[1..].iter().all(|line| line.starts_with("\u{1b}[97;40m██") && line.ends_with("██\u{1b}[0m")));
+    assert!(
+        lines[1..].iter().all(|line| line.starts_with("\u{1b}[38;5;231;48;5;16m██") && line.ends_with("██\u{1b}[0m"))
+    );
 
     let small = Fake::answering(config(key(), URL));
     let (shown, code) = common::on_terminal_of((36, 24), &small, &["pair"], "\0", "");

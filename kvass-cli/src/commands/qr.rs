@@ -20,26 +20,29 @@ enum Format {
 
 pub(crate) fn run(client: &mut Client, arguments: &Qr) -> Result<(), Error> {
     // Before a link is made that would not be shown.
-    let picture = arguments.output.as_deref().map(|path| format(path).map(|format| (path, format))).transpose()?;
+    let picture = arguments.output.as_deref().map(picture).transpose()?;
     let link = url::make(client, &arguments.key, &arguments.options)?;
     let code = Code::new(&link).ok_or_else(|| Error::input(format!("the link is too long for a QR code: {link}")))?;
     match picture {
-        Some((path, format)) => write(&code, path, format),
+        Some((format, output)) => write(&code, format, output),
         None => show(&code, &link, &arguments.key),
     }
 }
 
-fn format(path: &Path) -> Result<Format, Error> {
-    match path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase).as_deref() {
-        Some("svg") => Ok(Format::Svg),
-        Some("png") => Ok(Format::Png),
-        _ => Err(Error::input(format!("{} ends neither in .svg nor in .png", path.display()))
-            .hint("the end of the name says what is written: FILE.svg or FILE.png")),
-    }
+/// The file that is to be written, and as what.
+fn picture(path: &Path) -> Result<(Format, Output), Error> {
+    let format = match path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase).as_deref() {
+        Some("svg") => Format::Svg,
+        Some("png") => Format::Png,
+        _ => {
+            return Err(Error::input(format!("{} ends neither in .svg nor in .png", path.display()))
+                .hint("the end of the name says what is written: FILE.svg or FILE.png"));
+        }
+    };
+    Ok((format, Output::named(Some(path), 0o666, false)?))
 }
 
-fn write(code: &Code, path: &Path, format: Format) -> Result<(), Error> {
-    let mut output = Output::named(Some(path), 0o666, false)?;
+fn write(code: &Code, format: Format, mut output: Output) -> Result<(), Error> {
     match format {
         Format::Svg => output.write(code.svg().as_bytes())?,
         Format::Png => output.write(&code.png())?,
@@ -64,5 +67,5 @@ fn show(code: &Code, link: &str, key: &str) -> Result<(), Error> {
     output.finish()?;
     let sizes = format!("{} columns and {} rows, and this has {} and {}", needed.0, needed.1, present.0, present.1);
     Err(Error::input(format!("the terminal is too small for the QR code: it needs {sizes}"))
-        .hint(format!("make it larger, or write a picture: kvass qr {} -o FILE.svg (or .png)", shell(key))))
+        .hint(format!("make it larger, or write a picture: kvass qr {key} -o code.svg (or .png)")))
 }
