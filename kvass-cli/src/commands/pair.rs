@@ -1,6 +1,7 @@
 //! `kvass pair`: a line that lets another device join.
 
-use kvass_proto::v1::{self, reply::Reply, request::Command};
+use kvass_proto::line::one_line;
+use kvass_proto::v1::{self, link::State, reply::Reply, request::Command};
 
 use crate::client::Client;
 use crate::connection::unexpected;
@@ -22,6 +23,7 @@ pub(crate) fn run(client: &mut Client) -> Result<(), Error> {
             .hint("name one: kvass config remote HOST"));
     }
     client.note("whoever has this line can read and change everything: kvass join on the new device takes it");
+    note_blocked(client)?;
     if is_own_name(&remote) {
         client.note(&format!("{remote} means the machine itself on every machine: name the remote by another address"));
     }
@@ -33,6 +35,18 @@ pub(crate) fn run(client: &mut Client) -> Result<(), Error> {
         show_code(client, &line, &mut output)?;
     }
     output.finish()
+}
+
+/// Says why a device that joins would not be in step: this one is not, and gives away what it has.
+fn note_blocked(client: &mut Client) -> Result<(), Error> {
+    let Reply::Status(status) = client.ask(Command::Status(v1::StatusQuery {}))? else { return Err(unexpected()) };
+    if let Some(link) = status.link.filter(|link| link.state() == State::Blocked) {
+        client.note(&format!("this device is not in step with the remote: {}", one_line(&link.error)));
+        if !link.hint.is_empty() {
+            client.note(&format!("mend that first: {}", one_line(&link.hint)));
+        }
+    }
+    Ok(())
 }
 
 /// Whether another device would look for the remote on itself.
