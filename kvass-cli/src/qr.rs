@@ -31,7 +31,8 @@ pub(crate) enum Paint {
     Light,
 }
 
-/// White on black of the 256 colours, which no theme changes.
+/// Of the 256 colours, these are the same in every theme.
+const BLACK_ON_WHITE: &str = "\x1b[38;5;16;48;5;231m";
 const WHITE_ON_BLACK: &str = "\x1b[38;5;231;48;5;16m";
 
 const PLAIN: &str = "\x1b[0m";
@@ -69,19 +70,38 @@ impl Code {
 
     /// The code as lines of half blocks.
     pub(crate) fn blocks(&self, paint: Paint) -> String {
-        let is_drawn = |x: usize, y: usize| self.is_light(x, y) != (paint == Paint::Light);
-        let block = |x: usize, y: usize| match (is_drawn(x, y), is_drawn(x, y + 1)) {
+        let line = |row: usize| match paint {
+            Paint::Colored => self.colored(2 * row),
+            Paint::Dark => self.plain(2 * row, true),
+            Paint::Light => self.plain(2 * row, false),
+        };
+        (0..self.rows()).map(line).collect()
+    }
+
+    /// Two rows of modules, of which the letters draw the light or the dark ones.
+    fn plain(&self, y: usize, light: bool) -> String {
+        let is_drawn = |x: usize, y: usize| self.is_light(x, y) == light;
+        let block = |x: usize| match (is_drawn(x, y), is_drawn(x, y + 1)) {
             (true, true) => '█',
             (true, false) => '▀',
             (false, true) => '▄',
             (false, false) => ' ',
         };
-        let (before, behind) = if paint == Paint::Colored { (WHITE_ON_BLACK, PLAIN) } else { ("", "") };
-        let line = |row: usize| {
-            let blocks: String = (0..self.columns()).map(|x| block(x, 2 * row)).collect();
-            format!("{before}{blocks}{behind}\n")
-        };
-        (0..self.rows()).map(line).collect()
+        (0..self.columns()).map(block).chain(['\n']).collect()
+    }
+
+    /// Two rows of modules on a ground that has the colour of the upper one: the blocks of many fonts leave a line free
+    /// above them, and a ground does not.
+    fn colored(&self, y: usize) -> String {
+        let (mut line, mut ground) = (String::new(), None);
+        for x in 0..self.columns() {
+            let (upper, lower) = (self.is_light(x, y), self.is_light(x, y + 1));
+            if ground.replace(upper) != Some(upper) {
+                line.push_str(if upper { BLACK_ON_WHITE } else { WHITE_ON_BLACK });
+            }
+            line.push(if upper == lower { ' ' } else { '▄' });
+        }
+        line + PLAIN + "\n"
     }
 
     /// The code as a picture of lines and areas.
@@ -139,9 +159,24 @@ mod tests {
             other => other,
         };
         assert_eq!(light, dark.chars().map(other).collect::<String>());
-        let colored = code.blocks(Paint::Colored);
-        assert!(colored.lines().all(|line| line.starts_with(WHITE_ON_BLACK) && line.ends_with(PLAIN)));
-        assert_eq!(colored.replace(WHITE_ON_BLACK, "").replace(PLAIN, ""), dark);
+        let mut seen = String::new();
+        for line in code.blocks(Paint::Colored).lines() {
+            let parts =
+                line.strip_suffix(PLAIN).unwrap().split('\x1b').skip(1).map(|part| part.split_once('m').unwrap());
+            for (colors, blocks) in parts {
+                let upper = colors == &BLACK_ON_WHITE[1..BLACK_ON_WHITE.len() - 1];
+                assert!(upper || colors == &WHITE_ON_BLACK[1..WHITE_ON_BLACK.len() - 1], "{colors}");
+                seen.extend(blocks.chars().map(|block| match (block, upper) {
+                    (' ', true) => '█',
+                    (' ', false) => ' ',
+                    ('▄', true) => '▀',
+                    ('▄', false) => '▄',
+                    other => panic!("{other:?}"),
+                }));
+            }
+            seen.push('\n');
+        }
+        assert_eq!(seen, dark);
     }
 
     #[test]

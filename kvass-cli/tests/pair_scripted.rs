@@ -89,7 +89,7 @@ fn a_terminal_shows_a_code_where_it_is_large_enough() {
     assert_eq!((code, lines[0]), (0, LINE));
     assert_eq!(lines.len(), 1 + 19, "{shown}");
     assert!(
-        lines[1..].iter().all(|line| line.starts_with("\u{1b}[38;5;231;48;5;16m██") && line.ends_with("██\u{1b}[0m"))
+        lines[1..].iter().all(|line| line.starts_with("\u{1b}[38;5;16;48;5;231m  ") && line.ends_with("  \u{1b}[0m"))
     );
 
     let small = device(URL, Link::default());
