@@ -1,7 +1,7 @@
 //! The requests: decode, one call into the store, encode.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kvass_proto::key;
 use kvass_proto::v1::list::Detail;
@@ -21,6 +21,9 @@ use crate::sync::remote::{Goal, Remote, RemoteError};
 
 /// How often a client that waits for a sync is shown how far it is.
 const SHOW: Duration = Duration::from_millis(200);
+
+/// How long that rests after counting, in times of what the counting took: it must not hold up what it counts.
+const REST: u32 = 20;
 
 /// How long it may take to see whether another port was meant.
 const GUESS: Duration = Duration::from_secs(2);
@@ -226,10 +229,12 @@ impl Exchange<'_, '_, '_> {
         let question = remote.ask();
         let show = async {
             loop {
+                let began = Instant::now();
                 let link = self.shared.call(|| shown.link()).await;
+                let counting = began.elapsed();
                 let pending = link.as_ref().map_or(0, |link| link.pending);
                 self.out.send(Reply::Syncing(v1::Syncing { pending, link })).await?;
-                let _ = tokio::time::timeout(SHOW, shown.changed()).await;
+                let _ = tokio::time::timeout(SHOW.max(counting * REST), shown.changed()).await;
             }
         };
         tokio::select! {

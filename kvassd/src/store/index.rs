@@ -25,8 +25,9 @@ use crate::seal;
 /// came from.
 pub(crate) const FORMAT: u32 = 2;
 
-/// What sled may keep in memory, in bytes.
-const CACHE: u64 = 8 << 20;
+/// What sled may keep in memory, in bytes: the index of 100,000 short values. Ids are spread evenly, so an index that
+/// has outgrown it is read from the file for every record that is merged; it is taken only where there is so much.
+const CACHE: u64 = 64 << 20;
 
 /// How long an index that was closed may still be locked.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);

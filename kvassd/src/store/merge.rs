@@ -26,6 +26,9 @@ use crate::{seal, value};
 /// The least time between two forks of a store that is open: ten minutes.
 const FORK_US: u64 = 10 * 60 * 1_000_000;
 
+/// So many records are worth another thread.
+const MANY: usize = 128;
+
 /// A record on its way from one store to another, with its sealed value where that is short.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Travelling {
@@ -87,6 +90,29 @@ impl Arrival {
             None => None,
         };
         Ok(Self { clear, travelling, name })
+    }
+
+    /// Verifies records in their order; half of them on another thread where there are many.
+    fn verify_all(
+        keys: &Access,
+        mut records: Vec<Travelling>,
+        threads: bool,
+    ) -> impl Iterator<Item = Result<Self, RecordError>> {
+        let verify = |records: Vec<Travelling>| -> Vec<_> {
+            records.into_iter().map(|record| Self::verify(keys, record)).collect()
+        };
+        let here = if threads && records.len() >= MANY { records.len() / 2 } else { records.len() };
+        let rest = records.split_off(here);
+        let (first, second) = if rest.is_empty() {
+            (verify(records), Vec::new())
+        } else {
+            std::thread::scope(|scope| {
+                let beside = scope.spawn(|| verify(rest));
+                let first = verify(records);
+                (first, beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            })
+        };
+        first.into_iter().chain(second)
     }
 }
 
@@ -220,8 +246,8 @@ impl Store {
             return Err(WriteError::Refused("the key changed meanwhile".into()));
         }
         let (mut arrivals, mut refused) = (Vec::with_capacity(records.len()), Vec::new());
-        for (at, record) in records.into_iter().enumerate() {
-            match Arrival::verify(&keys, record) {
+        for (at, verified) in Arrival::verify_all(&keys, records, self.shared.surroundings.threads).enumerate() {
+            match verified {
                 Ok(arrival) => arrivals.push(arrival),
                 Err(_) => refused.push(at),
             }
