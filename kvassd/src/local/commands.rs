@@ -65,9 +65,10 @@ impl Exchange<'_, '_, '_> {
             Command::Preview(preview) => self.preview(preview).await?,
             Command::Join(join) => self.join(join).await?,
             Command::Check(v1::Check {}) => self.check().await?,
-            Command::MakeShare(_) | Command::ListShares(_) | Command::RevokeShares(_) | Command::SetPublicUrl(_) => {
-                return Err(Failure::new(Code::UnknownRequest, "the daemon does not know this request"));
-            }
+            Command::MakeShare(make) => self.make_share(make).await?,
+            Command::ListShares(list) => self.list_shares(list).await?,
+            Command::RevokeShares(revoke) => self.revoke_shares(revoke).await?,
+            Command::SetPublicUrl(set) => self.set_public_url(set).await?,
             Command::Stop(v1::Stop {}) => {
                 return Err(Failure::new(Code::Failed, "a stop is no request to the store"));
             }
@@ -170,7 +171,7 @@ impl Exchange<'_, '_, '_> {
             pid: summary.pid,
             remote: self.remote.url(),
             fingerprint: summary.fingerprint,
-            public_url: String::new(),
+            public_url: self.store.public_url().borrow().in_force().to_owned(),
         }))
     }
 
@@ -300,6 +301,9 @@ fn needs_keys(command: &Command) -> bool {
             | Command::Wait(_)
             | Command::Preview(_)
             | Command::Join(_)
+            | Command::MakeShare(_)
+            | Command::ListShares(_)
+            | Command::RevokeShares(_)
     )
 }
 

@@ -145,6 +145,10 @@ pub(crate) mod meta {
     pub(crate) const PID: &[u8] = b"pid";
     /// The remote as a URL; empty or missing: none.
     pub(crate) const REMOTE: &[u8] = b"remote";
+    /// What was set to stand before links, and what the remote says; empty or missing: nothing.
+    pub(crate) const PUBLIC_URL: &[u8] = b"public-url";
+    /// See [`PUBLIC_URL`].
+    pub(crate) const REMOTE_PUBLIC_URL: &[u8] = b"remote-public-url";
     /// Which peer the remote is, and since when.
     pub(crate) const REMOTE_PEER: &[u8] = b"remote-peer";
 

@@ -20,8 +20,8 @@ use super::space::Purpose;
 use super::subject::Subject;
 use super::value_reader::blob_length;
 use super::{ReadError, Seq, Store, WriteError};
-use crate::keys::{Access, AccountId, SyncKey};
-use crate::record::{Clear, Kind, Record, RecordError, ValueHash};
+use crate::keys::{Access, AccountId, Keys, SyncKey};
+use crate::record::{Clear, Kind, Record, RecordError, RecordId, ValueHash};
 use crate::value;
 
 /// The least time between two forks of a store that is open: ten minutes.
@@ -168,8 +168,13 @@ impl Store {
     /// Whether a peer has said that it holds an entry as it is here.
     #[must_use]
     pub fn is_held(&self, name: &str, peer: StoreId) -> bool {
+        self.is_record_held(|keys| keys.record_id(name), peer)
+    }
+
+    /// Whether a peer has said that it holds a record, whose id follows from the keys, as it is here.
+    pub(super) fn is_record_held(&self, id: impl Fn(&Keys) -> RecordId, peer: StoreId) -> bool {
         let row = self.shared.read_index(|index| match index.account.keys.full() {
-            Some(keys) => index.record(keys.record_id(name)),
+            Some(keys) => index.record(id(keys)),
             None => Ok(None),
         });
         let seq = row.ok().flatten().and_then(|row| RecordRow::decode(&row)).map(|row| row.seq);
