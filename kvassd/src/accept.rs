@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 
-pub use self::guests::{Admission, BYTES, GUESTS, Guest, STAY};
+pub use self::guests::{Admission, BYTES, Download, GUESTS, Guest, STALL, STAY};
 use self::guests::{Guests, Metered, Place};
 use crate::network::{Accept, Wire};
 
