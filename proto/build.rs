@@ -1,7 +1,7 @@
 //! Compiles the messages with a compiler written in Rust, so that no `protoc` has to be installed.
 
-/// Messages that carry keys or values: src/secret.rs says what their `Debug` shows.
-const SECRET: [&str; 7] = [
+/// Messages that carry keys, tokens or values: src/secret.rs says what their `Debug` shows.
+const SECRET: [&str; 10] = [
     ".kvass.v1.Header",
     ".kvass.v1.Set",
     ".kvass.v1.SetKey",
@@ -9,6 +9,9 @@ const SECRET: [&str; 7] = [
     ".kvass.v1.Config",
     ".kvass.v1.Preview",
     ".kvass.v1.Join",
+    ".kvass.v1.Grant",
+    ".kvass.v1.RevokeShares",
+    ".kvass.v1.Share",
 ];
 
 /// Messages whose bytes stay in the buffer that they came in, or are read into: there are many, and large ones.

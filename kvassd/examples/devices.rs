@@ -87,7 +87,7 @@ async fn device(
     let (mut sealer, mut opener) = channel.split();
     let id = || Random::system().bytes::<16>().map(|id| id.to_vec());
     let clock_us = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_micros() as u64;
-    let hello = v1::Hello { version: 1, store: id()?, run: id()?, clock_us };
+    let hello = v1::Hello { version: 1, store: id()?, run: id()?, clock_us, public_url: String::new() };
     send(&mut sealer, &link.to, Frame::Hello(hello)).await?;
     send(&mut sealer, &link.to, Frame::Resume(v1::Resume::default())).await?;
     send(&mut sealer, &link.to, Frame::HeadWant(v1::HeadWant { number: 1 })).await?;

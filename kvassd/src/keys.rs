@@ -4,7 +4,9 @@
 //! length-prefixed parts, so that no two uses can be confused. docs/format.md has the labels and test vectors.
 
 mod access;
+mod base32;
 mod server_key;
+mod token;
 
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
@@ -15,6 +17,7 @@ use crate::random::{self, Random};
 use crate::record::{Auth, RecordId};
 pub use access::{Access, Key};
 pub use server_key::PREFIX as SERVER_KEY_PREFIX;
+pub use token::Token;
 
 /// The key that a user's devices share, 32 bytes. Never shown but by `config show`, and by design not `Debug`.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]

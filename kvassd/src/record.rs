@@ -48,6 +48,14 @@ impl Kind {
     pub const VALUE: Self = Self(1);
     /// The entry was removed.
     pub const REMOVAL: Self = Self(2);
+    /// A link to an entry; its value is a grant.
+    pub const LINK: Self = Self(3);
+
+    /// Whether this program knows it, and so can open and seal it.
+    #[must_use]
+    pub fn is_known(self) -> bool {
+        matches!(self, Self::VALUE | Self::REMOVAL | Self::LINK)
+    }
 }
 
 /// The part of a record that anybody may read.
@@ -117,7 +125,7 @@ impl Clear {
     ///
     /// # Errors
     /// Too few bytes or too many, a stamp that no store accepts, a removal with a value, a size beyond
-    /// [`value::SIZE_MAX`] or without a hash, a value without a hash.
+    /// [`value::SIZE_MAX`] or without a hash, a value or a link without a hash, a link that is no short value.
     pub fn parse(bytes: &[u8]) -> Result<Self, RecordError> {
         if !(CLEAR..=CLEAR_MAX).contains(&bytes.len()) || (bytes[0] == FORMAT && bytes.len() > CLEAR) {
             return Err(RecordError::Length(bytes.len()));
@@ -143,7 +151,9 @@ impl Clear {
         if clear.kind == Kind::REMOVAL && (clear.size != 0 || is_hashed) {
             return Err(RecordError::RemovalWithValue);
         }
-        if clear.size > value::SIZE_MAX || (!is_hashed && (clear.size != 0 || clear.kind == Kind::VALUE)) {
+        let needs_hash = clear.size != 0 || clear.kind == Kind::VALUE || clear.kind == Kind::LINK;
+        let most = if clear.kind == Kind::LINK { value::INLINE_MAX } else { value::SIZE_MAX };
+        if clear.size > most || (needs_hash && !is_hashed) {
             return Err(RecordError::Value);
         }
         Ok(clear)
@@ -152,7 +162,7 @@ impl Clear {
     /// Whether this program knows the record's format and kind, and so can open and seal it.
     #[must_use]
     pub fn is_known(&self) -> bool {
-        self.format == FORMAT && (self.kind == Kind::VALUE || self.kind == Kind::REMOVAL)
+        self.format == FORMAT && self.kind.is_known()
     }
 
     /// Whether the record has a value that lies in a file of its own.
@@ -359,7 +369,8 @@ pub(crate) mod tests {
     fn clear_parts_that_contradict_themselves_are_refused() {
         let hashed = ValueHash([1; 32]);
         let value = Clear { kind: Kind::VALUE, value_hash: hashed, ..removal() };
-        let link = Clear { kind: Kind(9), ..removal() };
+        let link = Clear { kind: Kind::LINK, value_hash: hashed, ..removal() };
+        let other = Clear { kind: Kind(9), ..removal() };
         let late = Stamp { time_us: Stamp::MAX + 1, counter: 1, pid: 1 };
         for (clear, error) in [
             (Clear { stamp: late, ..value }, RecordError::Stamp),
@@ -367,11 +378,13 @@ pub(crate) mod tests {
             (Clear { value_hash: hashed, ..removal() }, RecordError::RemovalWithValue),
             (Clear { value_hash: ValueHash::NONE, ..value }, RecordError::Value),
             (Clear { size: value::SIZE_MAX + 1, ..value }, RecordError::Value),
-            (Clear { size: 1, ..link }, RecordError::Value),
+            (Clear { size: 1, ..other }, RecordError::Value),
+            (Clear { value_hash: ValueHash::NONE, ..link }, RecordError::Value),
+            (Clear { size: value::INLINE_MAX + 1, ..link }, RecordError::Value),
         ] {
             assert_eq!(Clear::parse(&clear.encode()), Err(error), "{clear:?}");
         }
-        for clear in [value, link, removal(), Clear { size: value::SIZE_MAX, ..value }] {
+        for clear in [value, link, other, removal(), Clear { size: value::SIZE_MAX, ..value }] {
             assert_eq!(Clear::parse(&clear.encode()), Ok(clear));
         }
     }

@@ -9,8 +9,8 @@ use prost::Message;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::keys::Keys;
-use crate::record::{Auth, Clear, Record, RecordError};
+use crate::keys::{Keys, Token};
+use crate::record::{Auth, Clear, Kind, Record, RecordError, RecordId};
 
 /// Seals an encoded header and authenticates the record. The same input gives the same bytes on every device.
 #[must_use]
@@ -42,22 +42,51 @@ pub fn verify(keys: &Keys, record: &Record) -> Result<Clear, RecordError> {
 /// # Errors
 /// A header that does not open under the account's keys.
 pub fn open_bytes(keys: &Keys, clear: &Clear, record: &Record) -> Result<Zeroizing<Vec<u8>>, RecordError> {
+    open_with(&keys.record_key(clear.id, clear.generation), record)
+}
+
+fn open_with(record_key: &[u8; 32], record: &Record) -> Result<Zeroizing<Vec<u8>>, RecordError> {
     let (nonce, boxed) = record.sealed.split_first_chunk::<24>().ok_or(RecordError::Header)?;
-    let cipher = XChaCha20Poly1305::new((&*keys.record_key(clear.id, clear.generation)).into());
+    let cipher = XChaCha20Poly1305::new(record_key.into());
     let payload = Payload { msg: boxed, aad: &record.clear };
     cipher.decrypt(&XNonce::from(*nonce), payload).map(Zeroizing::new).map_err(|_| RecordError::Header)
 }
 
-/// Opens the header of a record that was verified, and checks that the record's id belongs to its name.
+/// Opens the header of a record that was verified, and checks that the record's id belongs to its name, or to its token
+/// where it is a link or what is left of one.
 ///
 /// # Errors
-/// A header that does not open or decode, or the name of another entry.
+/// A header that does not open or decode, or one of another record.
 pub fn open(keys: &Keys, clear: &Clear, record: &Record) -> Result<Header, RecordError> {
     let header = Header::decode(open_bytes(keys, clear, record)?.as_slice()).map_err(|_| RecordError::Header)?;
-    if keys.record_id(&header.name) != clear.id {
-        return Err(RecordError::Name);
+    let is_share = !header.token.is_empty();
+    let fits_kind = match clear.kind {
+        Kind::VALUE => !is_share,
+        Kind::LINK => is_share,
+        _ => true,
+    };
+    match id_of(keys, &header) {
+        Some(id) if id == clear.id && fits_kind => Ok(header),
+        _ => Err(RecordError::Name),
     }
-    Ok(header)
+}
+
+/// The id of the record that a header belongs to; `None` where its token is none.
+#[must_use]
+pub fn id_of(keys: &Keys, header: &Header) -> Option<RecordId> {
+    match header.token.is_empty() {
+        true => Some(keys.record_id(&header.name)),
+        false => Token::from_bytes(&header.token).map(|token| token.locator()),
+    }
+}
+
+/// Opens the header of an entry's record with the record key alone, as whoever serves a link does. The key fits one id
+/// and generation, so the name is not checked against the id.
+///
+/// # Errors
+/// A header that does not open or decode.
+pub fn open_by(record_key: &[u8; 32], record: &Record) -> Result<Header, RecordError> {
+    Header::decode(open_with(record_key, record)?.as_slice()).map_err(|_| RecordError::Header)
 }
 
 #[cfg(test)]
@@ -68,14 +97,20 @@ mod tests {
 
     use super::*;
     use crate::keys::EncryptionKey;
-    use crate::record::{CLEAR, RecordId, tests::clear};
+    use crate::record::{CLEAR, tests::clear};
 
     fn keys(byte: u8) -> Keys {
         Keys::derive(&EncryptionKey::new([byte; 32]))
     }
 
     fn header() -> impl Strategy<Value = Header> {
-        (".{0,40}", any::<[u8; 32]>()).prop_map(|(name, key)| Header { name, content_key: key.into() })
+        (".{0,40}", any::<[u8; 32]>()).prop_map(|(name, key)| Header {
+            name,
+            content_key: key.into(),
+            token: Vec::new(),
+            reads: 0,
+            pin: false,
+        })
     }
 
     /// A clear part and the header that belongs to it.
@@ -224,7 +259,7 @@ mod tests {
     #[test]
     fn unknown_fields_of_a_header_survive_sealing_again() {
         let name = "hello";
-        let header = Header { name: name.into(), content_key: vec![1; 32] };
+        let header = Header { name: name.into(), content_key: vec![1; 32], token: Vec::new(), reads: 0, pin: false };
         let bytes = [header.encode_to_vec(), vec![0xfa, 0x01, 2, 8, 9]].concat();
         let clear = Clear {
             id: keys(1).record_id(name),

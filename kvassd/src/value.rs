@@ -53,6 +53,12 @@ impl ContentKey {
         random.bytes().map(Self)
     }
 
+    /// Takes the 32 bytes of a key that follows from another secret.
+    #[must_use]
+    pub(crate) fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// Takes a key from an opened header; `None` where it has not 32 bytes.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
@@ -114,6 +120,14 @@ pub fn chunk_hash(sealed: &[u8]) -> [u8; HASH] {
 #[must_use]
 pub fn value_hash(chunk_hashes: &[u8]) -> ValueHash {
     ValueHash(Sha256::digest(chunk_hashes).into())
+}
+
+/// Seals a value of one chunk.
+#[must_use]
+pub fn seal_short(key: &ContentKey, plaintext: &[u8]) -> Vec<u8> {
+    let mut sealed = [plaintext, &[0; TAG]].concat();
+    Chunks::new(key).seal(0, true, &mut sealed, plaintext.len());
+    sealed
 }
 
 /// Opens a sealed value of one chunk.

@@ -39,7 +39,13 @@ fn plaintext(given: &Value) -> Vec<u8> {
 }
 
 fn header(given: &Value) -> Header {
-    Header { name: text(given, "name").into(), content_key: bytes(given, "content_key") }
+    Header {
+        name: text(given, "name").into(),
+        content_key: bytes(given, "content_key"),
+        token: Vec::new(),
+        reads: 0,
+        pin: false,
+    }
 }
 
 fn clear(keys: &Keys, given: &Value, value_hash: ValueHash) -> Clear {

@@ -54,7 +54,7 @@ impl Server {
         let (sealer, opener) = channel.split();
         let mut server = Self { sealer, opener, to, from, seq: 0, stop };
         let (store, run) = (STORE.to_vec(), STORE.to_vec());
-        server.send(Frame::Hello(v1::Hello { version: 1, store, run, clock_us: 0 })).await;
+        server.send(Frame::Hello(v1::Hello { version: 1, store, run, clock_us: 0, public_url: String::new() })).await;
         server.send(Frame::Resume(v1::Resume::default())).await;
         server
     }

@@ -55,7 +55,13 @@ impl Peer {
     }
 
     async fn greet(&mut self, version: u32) {
-        let hello = v1::Hello { version, store: STORE.to_vec(), run: RUN.to_vec(), clock_us: now_us() };
+        let hello = v1::Hello {
+            version,
+            store: STORE.to_vec(),
+            run: RUN.to_vec(),
+            clock_us: now_us(),
+            public_url: String::new(),
+        };
         self.send(Frame::Hello(hello)).await;
     }
 

@@ -1,37 +1,29 @@
-//! The server key as people copy it: letters and digits that cannot be mistaken for others, and a checksum.
+//! The server key as people copy it: in base 32, with a checksum.
 
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::SyncKey;
+use super::{SyncKey, base32};
 
 /// What the text of a server key begins with.
 pub const PREFIX: &str = "kvass-server-";
 
-/// 32 of the letters and digits, each for five bits: none of i, l, o and u (Crockford's base 32).
-const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-
 /// Bytes of the checksum.
 const SUM: usize = 4;
 
-/// Bytes behind the prefix, and the digits that they take; two bits of the last one are left over.
+/// Bytes behind the prefix; of the last digit two bits are left over.
 const BYTES: usize = 32 + SUM;
-const LENGTH: usize = (8 * BYTES).div_ceil(5);
 
 impl SyncKey {
     /// The key as text: the prefix and 58 letters and digits.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
-        let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + LENGTH));
+        let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + base32::length(BYTES)));
         text.push_str(PREFIX);
         let mut bytes = Zeroizing::new([0; BYTES]);
         bytes[..32].copy_from_slice(self.as_bytes());
         bytes[32..].copy_from_slice(&checksum(self.as_bytes()));
-        let bit = |at: usize| bytes.get(at / 8).is_some_and(|byte| byte << (at % 8) & 0x80 != 0);
-        for digit in 0..LENGTH {
-            let five = (0..5).fold(0, |five, at| five << 1 | usize::from(bit(5 * digit + at)));
-            text.push(DIGITS[five].into());
-        }
+        base32::encode(&*bytes, &mut text);
         text
     }
 
@@ -39,33 +31,13 @@ impl SyncKey {
     #[must_use]
     pub fn from_text(text: &str) -> Option<Self> {
         let (prefix, digits) = text.split_at_checked(PREFIX.len())?;
-        if !prefix.eq_ignore_ascii_case(PREFIX) || digits.len() != LENGTH {
+        if !prefix.eq_ignore_ascii_case(PREFIX) {
             return None;
         }
-        let mut bytes = Zeroizing::new([0; BYTES]);
-        for (at, digit) in digits.bytes().enumerate() {
-            let five = value(digit)?;
-            for bit in 0..5 {
-                let (place, is_set) = (5 * at + bit, five >> (4 - bit) & 1 == 1);
-                match bytes.get_mut(place / 8) {
-                    Some(byte) => *byte |= u8::from(is_set) << (7 - place % 8),
-                    None if is_set => return None,
-                    None => {}
-                }
-            }
-        }
+        let bytes = base32::decode::<BYTES>(digits)?;
         let (key, sum) = bytes.split_first_chunk::<32>()?;
         (sum == checksum(key)).then(|| Self::new(*key))
     }
-}
-
-fn value(digit: u8) -> Option<usize> {
-    let digit = match digit.to_ascii_lowercase() {
-        b'o' => b'0',
-        b'i' | b'l' => b'1',
-        other => other,
-    };
-    DIGITS.iter().position(|known| *known == digit)
 }
 
 fn checksum(key: &[u8; 32]) -> [u8; SUM] {
@@ -79,7 +51,10 @@ mod tests {
     use proptest::prelude::*;
     use proptest::sample::Index;
 
+    use super::base32::DIGITS;
     use super::*;
+
+    const LENGTH: usize = base32::length(BYTES);
 
     fn read(text: &str) -> Option<[u8; 32]> {
         SyncKey::from_text(text).map(|key| *key.as_bytes())

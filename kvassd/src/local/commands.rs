@@ -62,6 +62,9 @@ impl Exchange<'_, '_, '_> {
             Command::Preview(preview) => self.preview(preview).await?,
             Command::Join(join) => self.join(join).await?,
             Command::Check(v1::Check {}) => self.check().await?,
+            Command::MakeShare(_) | Command::ListShares(_) | Command::RevokeShares(_) | Command::SetPublicUrl(_) => {
+                return Err(Failure::new(Code::UnknownRequest, "the daemon does not know this request"));
+            }
             Command::Stop(v1::Stop {}) => {
                 return Err(Failure::new(Code::Failed, "a stop is no request to the store"));
             }

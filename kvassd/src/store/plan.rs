@@ -165,7 +165,9 @@ impl<'a> Plan<'a> {
         let (size, value_hash) = value.as_ref().map_or((0, ValueHash::NONE), |value| (value.size, value.hash));
         let content_key = value.as_ref().map_or(Vec::new(), |value| value.key.as_bytes().to_vec());
         let clear = Clear { format: FORMAT, kind, id, generation: 0, stamp, expiry_us, size, value_hash };
-        let header = zeroize::Zeroizing::new(Header { name: name.clone(), content_key }.encode_to_vec());
+        let header = zeroize::Zeroizing::new(
+            Header { name: name.clone(), content_key, token: Vec::new(), reads: 0, pin: false }.encode_to_vec(),
+        );
         let row = RecordRow { seq: self.tally.last, record: seal::seal(keys, &clear, &header) };
         let (sealed_value, blob) = match value.map(|value| value.place) {
             Some(Place::Inline(sealed)) => (Some(sealed), None),

@@ -82,7 +82,14 @@ impl<'a> Look<'a> {
         let store = random.bytes::<16>().map_err(|_| SessionError::from(ChannelError::Random))?.to_vec();
         let run = store.clone();
         let clock_us = self.store.surroundings().clock.now_us();
-        self.say(Frame::Hello(v1::Hello { version: session::VERSION, store, run, clock_us })).await?;
+        self.say(Frame::Hello(v1::Hello {
+            version: session::VERSION,
+            store,
+            run,
+            clock_us,
+            public_url: String::new(),
+        }))
+        .await?;
         let Frame::Hello(hello) = self.next().await? else { return Err(broken("no greeting")) };
         if hello.store == self.store.identity().0.0 && hello.run == self.store.run().0 {
             return Err(SessionError::Itself.into());

@@ -256,6 +256,7 @@ impl Session {
             store: own.0.to_vec(),
             run: self.store.run().0.to_vec(),
             clock_us: self.store.surroundings().clock.now_us(),
+            public_url: String::new(),
         }));
         let Some(hello) = self.frames.next().await? else { return Ok(Ended::Gone) };
         let Frame::Hello(hello) = hello else { return Err(SessionError::Protocol("no greeting")) };
