@@ -101,6 +101,8 @@ pub enum RecordError {
     Header,
     #[error("a header of another entry")]
     Name,
+    #[error("a grant that is not what its header says")]
+    Grant,
 }
 
 impl Clear {

@@ -42,6 +42,12 @@ impl Label {
         Some(Self { name: name.clone(), token, reads: *reads, pin: *pin })
     }
 
+    /// Whether a link with this end leads to its entry for good, as often as one likes.
+    #[must_use]
+    pub fn is_plain(&self, expiry_us: u64) -> bool {
+        expiry_us == 0 && self.reads == 0 && !self.pin
+    }
+
     /// The header as it is sealed.
     #[must_use]
     pub fn header(&self) -> Header {

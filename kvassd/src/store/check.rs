@@ -9,7 +9,6 @@ use super::layout::Layout;
 use super::row;
 use super::value_reader::blob_length;
 use super::{ReadError, Store};
-use crate::keys::encode_hex;
 use crate::record::{Clear, RecordId};
 use crate::value::{self, CHUNK, HASH, TAG};
 
@@ -101,10 +100,9 @@ fn read_record(index: &Index, id: RecordId, row: &[u8]) -> Result<Sound, String>
     if logged.and_then(|row| row::decode_log(&row)).map(|(id, _)| id) != Some(id) {
         return Err("a record is missing in the log".into());
     }
-    let name = index.account.name(&row, &clear).map_err(|error| format!("a record does not open: {error}"))?;
-    let name = name.map_or_else(|| format!("record {}", encode_hex(&id.0)), |name| format!("'{name}'"));
+    let subject = index.account.subject(&row, &clear).map_err(|error| format!("a record does not open: {error}"))?;
     let inline = index.account.trees.values.get(id.0).ok().flatten();
-    Ok(Sound { clear, name, inline })
+    Ok(Sound { clear, name: subject.words(id), inline })
 }
 
 /// What is wrong with a record's value, if anything is.

@@ -8,18 +8,19 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::index::{self, Fault, Index, mark};
+use super::index::{self, Changes, Fault, Index, mark};
 use super::merge::{Arrival, Merged, Target};
 use super::pass::Pass;
 use super::peers::{Cursor, Opening, StoreId};
 use super::plan::{self, Change, Plan, Planned, Step};
 use super::rekey::{Rekey, Rekeyed};
 use super::row::{State, Tally};
+use super::shares::Count;
 use super::space::Purpose;
 use super::witness::Witness;
-use super::{Outcome, Position, Shared, WriteError, names, open};
+use super::{Outcome, Position, Shared, WriteError, open};
 use crate::keys::{AccountId, Key};
-use crate::record::{Kind, RecordId, ValueHash};
+use crate::record::{RecordId, ValueHash};
 
 /// The most changes of one commit.
 const CHANGES: usize = 256;
@@ -66,6 +67,12 @@ pub(crate) enum Job {
     MeetRemote {
         peer: StoreId,
         answer: Answer<()>,
+    },
+    /// A read of a link that may be read `allowed` times.
+    CountRead {
+        locator: RecordId,
+        allowed: u64,
+        answer: Answer<Count>,
     },
     /// Files that nothing referred to at the start; those to which nothing refers now are removed.
     Sweep(Vec<ValueHash>),
@@ -133,6 +140,9 @@ impl Committer {
             Some(Job::Fork { own, answer }) => drop(answer.send(self.fork(own))),
             Some(Job::SetRemote { remote, answer }) => drop(answer.send(self.set_remote(remote))),
             Some(Job::MeetRemote { peer, answer }) => drop(answer.send(self.meet_remote(peer))),
+            Some(Job::CountRead { locator, allowed, answer }) => {
+                drop(answer.send(self.count_read(locator, allowed)));
+            }
             Some(Job::Sweep(files)) => self.sweep(files),
             Some(Job::Close) => {
                 self.close();
@@ -184,7 +194,7 @@ impl Committer {
             let _ = answer.send(Err(shared.space.full()));
             return;
         };
-        let mut plan = Plan::new(index, shared.now_us(), shared.pid(), self.state, self.tally);
+        let mut plan = Plan::new(index, &shared, self.state, self.tally);
         let waiting = self.gather(&mut plan, changes, answer);
         if plan.is_empty() {
             answer_all(waiting, Ok);
@@ -267,7 +277,7 @@ impl Committer {
         if let Some(what) = self.shared.names.damage() {
             return Err(WriteError::Damaged(what));
         }
-        let stores = changes.iter().any(|change| matches!(change, Change::Set { .. }));
+        let stores = changes.iter().any(|change| matches!(change, Change::Set { .. } | Change::Share { .. }));
         self.shared.space.check(0, if stores { Purpose::Store } else { Purpose::Remove })
     }
 
@@ -277,11 +287,7 @@ impl Committer {
             if let Some(file) = step.blob.take() {
                 file.keep();
             }
-            match &step.name {
-                Some(name) if step.new.clear.kind == Kind::REMOVAL => self.shared.names.remove(name),
-                Some(name) => self.shared.names.insert(name, names::Named::of(&step.new.clear)),
-                None => {}
-            }
+            self.shared.note(&step.subject, &step.new.clear);
             if let Some(hash) = step.old.and_then(|old| plan::replaced_blob(&old, &step.new)) {
                 self.remove_blob(hash);
             }
@@ -373,11 +379,16 @@ impl Committer {
 
     /// Commits changes of `meta` alone.
     pub(crate) fn write_meta(&mut self, change: impl FnOnce(&mut sled::Batch, AccountId)) -> Result<(), WriteError> {
+        self.write_rows(|changes, account| change(&mut changes.meta, account))
+    }
+
+    /// Commits changes that leave all records as they are.
+    pub(crate) fn write_rows(&mut self, change: impl FnOnce(&mut Changes, AccountId)) -> Result<(), WriteError> {
         let state = State { commit: self.state.commit + 1, ..self.state };
         let written = self.shared.read_index(|index| {
-            let mut changes = index::Changes::default();
+            let mut changes = Changes::default();
             let account = index.account.keys.account();
-            change(&mut changes.meta, account);
+            change(&mut changes, account);
             index::write_progress(&mut changes.meta, state, account, self.tally);
             index.apply(&index.account.trees, &changes).and_then(|()| index.make_durable())
         });

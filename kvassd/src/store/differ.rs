@@ -31,6 +31,9 @@ impl Store {
             return Ok(None);
         }
         let Ok(header) = seal::open(keys, &clear, &theirs.record) else { return Ok(None) };
+        if !header.token.is_empty() {
+            return Ok(None);
+        }
         let Some(ours) = self.find(&header.name)? else { return Ok(None) };
         let is_same = match (self.shows(&ours.clear), self.shows(&clear)) {
             (false, false) => true,

@@ -16,10 +16,10 @@ use sled::{Batch, Db, Tree};
 use super::Seq;
 use super::layout::StorePaths;
 use super::row::{RecordRow, State, Tally};
+use super::subject::Subject;
 use super::witness::Mark;
 use crate::keys::{Access, AccountId};
 use crate::record::{Clear, RecordError};
-use crate::seal;
 
 /// The format of the whole store. In 1 rows of records had no sum, and those of the log told less of where a record
 /// came from.
@@ -96,15 +96,23 @@ pub(crate) struct Trees {
     pub(crate) values: Tree,
     /// Value hash → record id, for values that are a blob.
     pub(crate) blobs: Tree,
+    /// Record id of a link → row of how often it was read here.
+    pub(crate) reads: Tree,
 }
 
-const TREES: [&str; 4] = ["records", "log", "values", "blobs"];
+const TREES: [&str; 5] = ["records", "log", "values", "blobs", "reads"];
 
 impl Trees {
     pub(crate) fn open(db: &Db, account: AccountId) -> Result<Self, Fault> {
         let open = |tree: &str| db.open_tree(tree_name(tree, account));
-        let [records, log, values, blobs] = TREES;
-        Ok(Self { records: open(records)?, log: open(log)?, values: open(values)?, blobs: open(blobs)? })
+        let [records, log, values, blobs, reads] = TREES;
+        Ok(Self {
+            records: open(records)?,
+            log: open(log)?,
+            values: open(values)?,
+            blobs: open(blobs)?,
+            reads: open(reads)?,
+        })
     }
 }
 
@@ -119,6 +127,7 @@ pub(crate) struct Changes {
     pub(crate) log: Batch,
     pub(crate) values: Batch,
     pub(crate) blobs: Batch,
+    pub(crate) reads: Batch,
     pub(crate) meta: Batch,
 }
 
@@ -175,11 +184,11 @@ impl Account {
         Ok((row, clear))
     }
 
-    /// The name of a verified record's entry; `None` on a blind store, and for kinds that this program does not know.
-    pub(crate) fn name(&self, row: &RecordRow, clear: &Clear) -> Result<Option<String>, RecordError> {
-        match self.keys.full().filter(|_| clear.is_known()) {
-            Some(keys) => Ok(Some(seal::open(keys, clear, &row.record)?.name.clone())),
-            None => Ok(None),
+    /// What a verified record is of, as far as the keys tell.
+    pub(crate) fn subject(&self, row: &RecordRow, clear: &Clear) -> Result<Subject, RecordError> {
+        match self.keys.full() {
+            Some(keys) => Subject::open(keys, clear, &row.record),
+            None => Ok(Subject::Unknown),
         }
     }
 }
@@ -223,12 +232,13 @@ impl Index {
     pub(crate) fn apply(&self, trees: &Trees, changes: &Changes) -> Result<(), Fault> {
         guarded(|| {
             let result: TransactionResult<(), ()> =
-                (&trees.records, &trees.log, &trees.values, &trees.blobs, &self.meta).transaction(
-                    |(records, log, values, blobs, meta)| {
+                (&trees.records, &trees.log, &trees.values, &trees.blobs, &trees.reads, &self.meta).transaction(
+                    |(records, log, values, blobs, reads, meta)| {
                         records.apply_batch(&changes.records)?;
                         log.apply_batch(&changes.log)?;
                         values.apply_batch(&changes.values)?;
                         blobs.apply_batch(&changes.blobs)?;
+                        reads.apply_batch(&changes.reads)?;
                         meta.apply_batch(&changes.meta)?;
                         Ok(())
                     },

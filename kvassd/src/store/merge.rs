@@ -17,11 +17,12 @@ use super::peers::{self, Cursor, Opening, Peer, Peers, RemotePeer, RunId, StoreI
 use super::plan::{Merging, Plan};
 use super::row::{self, RecordRow};
 use super::space::Purpose;
+use super::subject::Subject;
 use super::value_reader::blob_length;
 use super::{ReadError, Seq, Store, WriteError};
 use crate::keys::{Access, AccountId, SyncKey};
 use crate::record::{Clear, Kind, Record, RecordError, ValueHash};
-use crate::{seal, value};
+use crate::value;
 
 /// The least time between two forks of a store that is open: ten minutes.
 const FORK_US: u64 = 10 * 60 * 1_000_000;
@@ -67,8 +68,7 @@ pub(crate) struct Target {
 pub(crate) struct Arrival {
     pub(crate) clear: Clear,
     pub(crate) travelling: Travelling,
-    /// The entry's name; `None` on a blind store, and for kinds that this program does not know.
-    pub(crate) name: Option<String>,
+    pub(crate) subject: Subject,
 }
 
 impl Arrival {
@@ -82,11 +82,17 @@ impl Arrival {
         if travelling.value.as_ref().map(fits) != clear.has_inline().then_some(true) {
             return Err(RecordError::Value);
         }
-        let name = match keys.full().filter(|_| clear.is_known()) {
-            Some(keys) => Some(seal::open(keys, &clear, &travelling.record)?.name.clone()),
-            None => None,
+        let subject = match keys.full() {
+            Some(keys) => Subject::open(keys, &clear, &travelling.record)?,
+            None => Subject::Unknown,
         };
-        Ok(Self { clear, travelling, name })
+        // Who changes the key has to seal the grant anew, and who serves the link to open it.
+        if let (Some(keys), Subject::Share(label), Some(sealed)) = (keys.full(), &subject, &travelling.value)
+            && !label.fits(keys, &clear, sealed)
+        {
+            return Err(RecordError::Grant);
+        }
+        Ok(Self { clear, travelling, subject })
     }
 }
 
@@ -325,7 +331,7 @@ impl Committer {
         if now != target {
             return Err(WriteError::Refused("the key or the id of this store changed meanwhile".into()));
         }
-        let mut plan = Plan::new(index, shared.now_us(), shared.pid(), self.state, self.tally);
+        let mut plan = Plan::new(index, &shared, self.state, self.tally);
         let mut merged = Merged::default();
         for arrival in arrivals {
             let hash = arrival.clear.value_hash;

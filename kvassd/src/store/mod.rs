@@ -17,6 +17,7 @@ mod error;
 mod index;
 mod jobs;
 mod key_file;
+mod labels;
 mod layout;
 mod merge;
 mod names;
@@ -31,7 +32,9 @@ mod remote;
 mod repair;
 mod rewrite;
 mod row;
+mod shares;
 mod space;
+mod subject;
 mod surroundings;
 mod switch;
 mod value_reader;
@@ -56,6 +59,7 @@ pub use places::Places;
 pub use rekey::Rekeyed;
 pub use remote::Waiting;
 pub use repair::{Repaired, repair};
+pub use shares::{Gone, Linked, Reads, Share, ShareError, ShareOptions};
 pub use space::RESERVE_MIN;
 pub use surroundings::Surroundings;
 pub use value_reader::ValueReader;
@@ -67,6 +71,7 @@ use commit::{Answer, Committer, Job};
 use download::Downloads;
 use index::{Fault, Index};
 use jobs::{Jobs, spawn};
+use labels::Labels;
 use layout::Layout;
 use names::Names;
 use pass::Turns;
@@ -194,6 +199,7 @@ struct Shared {
     /// `None` while the index waits for space, and after the end.
     index: RwLock<Option<Index>>,
     names: Names,
+    labels: Labels,
     pass: Turns,
     commits: watch::Sender<Position>,
     pid: AtomicU32,
@@ -292,6 +298,7 @@ impl Store {
             surroundings,
             space,
             names: Names::default(),
+            labels: Labels::default(),
             pass: Turns::new(opened.tally.digest),
             commits: watch::Sender::new(Position { account, seq: opened.tally.last }),
             pid: AtomicU32::new(opened.pid),

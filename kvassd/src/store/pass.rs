@@ -8,7 +8,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::commit::{Job, LOOK};
 use super::index::{Fault, Index};
-use super::names::Named;
 use super::plan::Version;
 use super::row;
 use super::value_reader::blob_length;
@@ -68,16 +67,21 @@ impl Content {
     pub(crate) fn add(&mut self, clear: &Clear) {
         self.records += 1;
         self.entries += u64::from(merge::is_entry(clear));
-        self.value_bytes = self.value_bytes.saturating_add(clear.size);
+        self.value_bytes = self.value_bytes.saturating_add(value_bytes(clear));
         self.blob_bytes = self.blob_bytes.saturating_add(blob_bytes(clear));
     }
 
     pub(crate) fn remove(&mut self, clear: &Clear) {
         self.records -= 1;
         self.entries -= u64::from(merge::is_entry(clear));
-        self.value_bytes = self.value_bytes.saturating_sub(clear.size);
+        self.value_bytes = self.value_bytes.saturating_sub(value_bytes(clear));
         self.blob_bytes = self.blob_bytes.saturating_sub(blob_bytes(clear));
     }
+}
+
+/// A grant is no value of anybody's.
+fn value_bytes(clear: &Clear) -> u64 {
+    if clear.kind == Kind::LINK { 0 } else { clear.size }
 }
 
 fn blob_bytes(clear: &Clear) -> u64 {
@@ -149,9 +153,9 @@ fn read_batch(shared: &Shared, index: &Index, pass: &mut Pass) -> Result<bool, F
         if clear.id != id {
             return Err(wrong("a record stands in the place of another"));
         }
-        let name = index.account.name(&row, &clear).map_err(|_| wrong("a record does not open"))?;
-        if let Some(name) = name.filter(|_| clear.kind == Kind::VALUE) {
-            shared.names.insert(&name, Named::of(&clear));
+        let subject = index.account.subject(&row, &clear).map_err(|_| wrong("a record does not open"))?;
+        if clear.kind != Kind::REMOVAL {
+            shared.note(&subject, &clear);
         }
         row::toggle(&mut pass.digest, &row.record.auth);
         pass.content.add(&clear);

@@ -5,32 +5,57 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
 
-use kvass_proto::v1::Header;
 use prost::Message;
 
 use super::index::{self, Changes, Index};
+use super::labels::Labels;
 use super::merge::Arrival;
 use super::row::{self, RecordRow, State, Tally, Via};
+use super::subject::Subject;
 use super::value_writer::{NewValue, Place, Unreferenced};
-use super::{Condition, Outcome, ReadError, Seq, WriteError};
+use super::{Condition, Outcome, ReadError, Seq, Shared, WriteError};
 use crate::keys::{AccountId, Keys};
 use crate::record::{Auth, Clear, FORMAT, Kind, Record, RecordId, ValueHash};
+use crate::share::{Grant, Label, Reach};
 use crate::stamp::Stamp;
+use crate::value::ContentKey;
 use crate::{seal, value};
 
-/// What a user does to one entry.
+/// What a user does to one entry, or to a link.
 pub(crate) enum Change {
-    Set { name: String, value: NewValue, expiry_us: u64, condition: Option<Condition> },
-    Remove { name: String },
+    Set {
+        name: String,
+        value: NewValue,
+        expiry_us: u64,
+        condition: Option<Condition>,
+    },
+    /// Revokes the links of the entry with it.
+    Remove {
+        name: String,
+    },
+    /// Makes a link; with `reuse` only where the entry has no plain one. It comes alone.
+    Share {
+        label: Label,
+        expiry_us: u64,
+        reuse: bool,
+    },
+    Revoke {
+        label: Label,
+    },
 }
 
 impl Change {
+    /// The entry that it is about.
     fn name(&self) -> &str {
         match self {
             Self::Set { name, .. } | Self::Remove { name } => name,
+            Self::Share { label, .. } | Self::Revoke { label } => &label.name,
         }
     }
 }
+
+/// What the index knows of the versions that a writer's changes meet.
+type Seen = BTreeMap<RecordId, Option<Version>>;
 
 /// What the index knows of a version.
 #[derive(Clone, Copy, Debug)]
@@ -55,8 +80,7 @@ impl Version {
 
 /// One entry's change from what is in the index to what will be.
 pub(crate) struct Step {
-    /// The entry's name; `None` on a blind store, and for kinds that this program does not know.
-    pub(crate) name: Option<String>,
+    pub(crate) subject: Subject,
     pub(crate) old: Option<Version>,
     pub(crate) new: Version,
     pub(crate) row: RecordRow,
@@ -87,6 +111,7 @@ struct Known {
 /// A commit that is being worked out.
 pub(crate) struct Plan<'a> {
     index: &'a Index,
+    labels: &'a Labels,
     now_us: u64,
     pid: u32,
     pub(crate) state: State,
@@ -95,42 +120,159 @@ pub(crate) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    pub(crate) fn new(index: &'a Index, now_us: u64, pid: u32, state: State, tally: Tally) -> Self {
+    pub(crate) fn new(index: &'a Index, shared: &'a Shared, state: State, tally: Tally) -> Self {
         let state = State { commit: state.commit + 1, ..state };
-        Self { index, now_us, pid, state, tally, steps: BTreeMap::new() }
+        let (labels, now_us, pid) = (&shared.labels, shared.now_us(), shared.pid());
+        Self { index, labels, now_us, pid, state, tally, steps: BTreeMap::new() }
     }
 
     /// Adds all of one writer's changes, or, with an error, none.
     pub(crate) fn add(&mut self, changes: Vec<Change>) -> Result<Vec<Outcome>, WriteError> {
         let keys = self.index.account.keys.full().ok_or(ReadError::Blind)?;
-        let mut seen = BTreeMap::new();
+        let mut seen = Seen::new();
         for change in &changes {
-            let id = keys.record_id(change.name());
-            if let Slot::Vacant(slot) = seen.entry(id) {
-                slot.insert(self.current(id, Some(change.name()))?);
+            for id in self.touched(keys, change) {
+                if let Slot::Vacant(slot) = seen.entry(id) {
+                    slot.insert(self.current(id, || format!("'{}'", change.name()))?);
+                }
             }
         }
-        Ok(changes.into_iter().map(|change| self.add_one(keys, change, &seen)).collect())
+        changes.into_iter().map(|change| self.add_one(keys, change, &seen)).collect()
     }
 
-    fn add_one(&mut self, keys: &Keys, change: Change, seen: &BTreeMap<RecordId, Option<Version>>) -> Outcome {
-        let id = keys.record_id(change.name());
-        let in_index = seen.get(&id).copied().flatten();
-        let current = self.steps.get(&id).map(|step| step.new).or(in_index);
-        let known = Known { in_index, current };
+    /// The records that a change may replace or look at.
+    fn touched(&self, keys: &Keys, change: &Change) -> Vec<RecordId> {
+        let entry = keys.record_id(change.name());
         match change {
+            Change::Set { name, .. } | Change::Remove { name } => {
+                let links = self.links_of(name).into_iter().map(|label| label.token.locator());
+                std::iter::once(entry).chain(links).collect()
+            }
+            Change::Share { label, .. } => vec![entry, label.token.locator()],
+            Change::Revoke { label } => vec![label.token.locator()],
+        }
+    }
+
+    fn known(&self, id: RecordId, seen: &Seen) -> Known {
+        let in_index = seen.get(&id).copied().flatten();
+        Known { in_index, current: self.steps.get(&id).map(|step| step.new).or(in_index) }
+    }
+
+    /// Fails only for a link, which is the only change of its writer.
+    fn add_one(&mut self, keys: &Keys, change: Change, seen: &Seen) -> Result<Outcome, WriteError> {
+        let id = keys.record_id(change.name());
+        let known = self.known(id, seen);
+        let current = known.current;
+        Ok(match change {
             Change::Remove { .. } if !current.is_some_and(|current| current.is_live(self.now_us)) => Outcome::Missing,
             Change::Remove { name } => {
-                self.write(keys, id, name, Content::REMOVED, known);
+                self.revoke_all(keys, &name, seen);
+                self.write(keys, id, Subject::Entry(name), Content::REMOVED, known);
                 Outcome::Stored
             }
             Change::Set { condition: Some(condition), .. } if self.is_newer(current, condition) => Outcome::KeptNewer,
             Change::Set { name, value, expiry_us, .. } => {
+                // Made elsewhere before it was known there that the entry is gone, they must not come to life again.
+                if current.is_some_and(|current| current.clear.kind == Kind::REMOVAL) {
+                    self.revoke_all(keys, &name, seen);
+                }
                 let content = Content { kind: Kind::VALUE, value: Some(value), expiry_us };
-                self.write(keys, id, name, content, known);
+                self.write(keys, id, Subject::Entry(name), content, known);
                 Outcome::Stored
             }
+            Change::Share { label, expiry_us, reuse } => {
+                return self.share(keys, label, (expiry_us, reuse), known, seen);
+            }
+            Change::Revoke { label } => self.revoke(keys, label, seen),
+        })
+    }
+
+    /// Makes a link to an entry that is `target`.
+    fn share(
+        &mut self,
+        keys: &Keys,
+        label: Label,
+        (expiry_us, reuse): (u64, bool),
+        target: Known,
+        seen: &Seen,
+    ) -> Result<Outcome, WriteError> {
+        let Some(target) = target.current.filter(|target| target.is_live(self.now_us)) else {
+            return Ok(Outcome::Missing);
+        };
+        if reuse && self.has_plain(&label.name) {
+            return Ok(Outcome::Unchanged);
         }
+        let grant = self.grant(keys, &label, &target.clear)?.seal(&label.token, keys.account());
+        let (key, place) = (label.token.grant_key(keys.account()), Place::Inline(grant.bytes));
+        let value = NewValue { key, size: grant.size, hash: grant.hash, place };
+        let id = label.token.locator();
+        let content = Content { kind: Kind::LINK, value: Some(value), expiry_us };
+        self.write(keys, id, Subject::Share(label), content, self.known(id, seen));
+        Ok(Outcome::Stored)
+    }
+
+    /// What a link gives away of an entry.
+    fn grant(&self, keys: &Keys, label: &Label, target: &Clear) -> Result<Grant, WriteError> {
+        let Clear { id, generation, size, value_hash: hash, .. } = *target;
+        let reach = match label.pin {
+            false => Reach::Entry(keys.record_key(id, generation)),
+            true => {
+                let damaged = || WriteError::Damaged(format!("what is stored of '{}' cannot be read", label.name));
+                let record = self.record(id).ok_or_else(damaged)?;
+                let header = seal::open(keys, target, &record).map_err(|_| damaged())?;
+                let key = ContentKey::from_bytes(&header.content_key).ok_or_else(damaged)?;
+                Reach::Version { key, hash, size, name: label.name.clone() }
+            }
+        };
+        Ok(Grant { target: id, generation, reads: label.reads, reach })
+    }
+
+    /// A record as it is after what was planned so far; it was verified before.
+    fn record(&self, id: RecordId) -> Option<Record> {
+        if let Some(step) = self.steps.get(&id) {
+            return Some(step.row.record.clone());
+        }
+        let row = index::guarded(|| self.index.record(id)).ok()??;
+        RecordRow::decode(&row).map(|row| row.record)
+    }
+
+    /// The links of an entry: those in force, and those that this plan makes; it may have revoked some of them.
+    fn links_of(&self, name: &str) -> Vec<Label> {
+        let made = self.steps.values().filter_map(|step| match &step.subject {
+            Subject::Share(label) if label.name == name && step.new.clear.kind == Kind::LINK => Some(label.clone()),
+            _ => None,
+        });
+        self.labels.of(name).into_iter().map(|link| link.label).chain(made).collect()
+    }
+
+    /// Whether an entry has a plain link after what was planned so far.
+    fn has_plain(&self, name: &str) -> bool {
+        let made = self.steps.values().any(|step| match &step.subject {
+            Subject::Share(label) => {
+                let Clear { kind, expiry_us, .. } = step.new.clear;
+                label.name == name && kind == Kind::LINK && label.is_plain(expiry_us)
+            }
+            _ => false,
+        });
+        let is_in_force = |label: &Label| !self.steps.contains_key(&label.token.locator());
+        made || self.labels.plain(name).is_some_and(|link| is_in_force(&link.label))
+    }
+
+    fn revoke_all(&mut self, keys: &Keys, name: &str, seen: &Seen) {
+        for label in self.links_of(name) {
+            self.revoke(keys, label, seen);
+        }
+    }
+
+    fn revoke(&mut self, keys: &Keys, label: Label, seen: &Seen) -> Outcome {
+        let id = label.token.locator();
+        let known = self.known(id, seen);
+        if known.current.is_none_or(|current| current.clear.kind != Kind::LINK) {
+            return Outcome::Missing;
+        }
+        let subject = Subject::Share(Label { reads: 0, pin: false, ..label });
+        self.write(keys, id, subject, Content::REMOVED, known);
+        Outcome::Stored
     }
 
     /// Whether an import must leave the entry alone.
@@ -141,22 +283,21 @@ impl<'a> Plan<'a> {
     }
 
     /// The version that a change would replace.
-    fn current(&self, id: RecordId, name: Option<&str>) -> Result<Option<Version>, WriteError> {
+    fn current(&self, id: RecordId, words: impl FnOnce() -> String) -> Result<Option<Version>, WriteError> {
         if let Some(step) = self.steps.get(&id) {
             return Ok(step.old);
         }
-        let damaged = |what: String| {
-            let name = name.map_or("a record".into(), |name| format!("'{name}'"));
-            WriteError::Damaged(format!("what is stored of {name} cannot be read: {what}"))
-        };
-        let row = index::guarded(|| self.index.record(id)).map_err(|fault| damaged(fault.to_string()))?;
-        let Some(row) = row else { return Ok(None) };
-        let (row, clear) = self.index.account.read(&row).map_err(|error| damaged(error.to_string()))?;
-        Ok(Some(Version::new(&row, clear)))
+        let read = index::guarded(|| self.index.record(id)).map_err(|fault| fault.to_string());
+        let version = read.and_then(|row| match row {
+            Some(row) => self.index.account.read(&row).map(Some).map_err(|error| error.to_string()),
+            None => Ok(None),
+        });
+        let damaged = |what| WriteError::Damaged(format!("what is stored of {} cannot be read: {what}", words()));
+        Ok(version.map_err(damaged)?.map(|(row, clear)| Version::new(&row, clear)))
     }
 
     /// Seals a new version, whose stamp beats what it replaces.
-    fn write(&mut self, keys: &Keys, id: RecordId, name: String, content: Content, known: Known) {
+    fn write(&mut self, keys: &Keys, id: RecordId, subject: Subject, content: Content, known: Known) {
         let Content { kind, value, expiry_us } = content;
         let replaced = known.current.map(|version| version.clear.stamp);
         let stamp = Stamp::next(self.now_us, replaced, self.state.counter, self.pid);
@@ -165,9 +306,7 @@ impl<'a> Plan<'a> {
         let (size, value_hash) = value.as_ref().map_or((0, ValueHash::NONE), |value| (value.size, value.hash));
         let content_key = value.as_ref().map_or(Vec::new(), |value| value.key.as_bytes().to_vec());
         let clear = Clear { format: FORMAT, kind, id, generation: 0, stamp, expiry_us, size, value_hash };
-        let header = zeroize::Zeroizing::new(
-            Header { name: name.clone(), content_key, token: Vec::new(), reads: 0, pin: false }.encode_to_vec(),
-        );
+        let header = zeroize::Zeroizing::new(subject.header(content_key).encode_to_vec());
         let row = RecordRow { seq: self.tally.last, record: seal::seal(keys, &clear, &header) };
         let (sealed_value, blob) = match value.map(|value| value.place) {
             Some(Place::Inline(sealed)) => (Some(sealed), None),
@@ -176,8 +315,7 @@ impl<'a> Plan<'a> {
         };
         let new = Version::new(&row, clear);
         let via = row::HERE;
-        let name = Some(name);
-        self.put(id, Step { name, old: known.in_index, new, row, sealed_value, blob, via }, known.current);
+        self.put(id, Step { subject, old: known.in_index, new, row, sealed_value, blob, via }, known.current);
     }
 
     /// Adds a record that came from elsewhere where it is greater than what is here, and its value is here too, as
@@ -188,8 +326,8 @@ impl<'a> Plan<'a> {
         via: Via,
         has_blob: impl FnOnce(&Clear) -> bool,
     ) -> Result<Merging, WriteError> {
-        let Arrival { clear, travelling, name } = arrival;
-        let in_index = self.current(clear.id, name.as_deref())?;
+        let Arrival { clear, travelling, subject } = arrival;
+        let in_index = self.current(clear.id, || subject.words(clear.id))?;
         let current = self.steps.get(&clear.id).map(|step| step.new).or(in_index);
         let auth = travelling.record.auth;
         self.state.counter = self.state.counter.max(clear.stamp.counter);
@@ -203,7 +341,7 @@ impl<'a> Plan<'a> {
         self.tally.last = Seq(self.tally.last.0 + 1);
         let row = RecordRow { seq: self.tally.last, record: travelling.record };
         let new = Version::new(&row, clear);
-        let step = Step { name, old: in_index, new, row, sealed_value: travelling.value, blob: None, via };
+        let step = Step { subject, old: in_index, new, row, sealed_value: travelling.value, blob: None, via };
         self.put(clear.id, step, current);
         Ok(Merging::Stored)
     }
@@ -267,6 +405,9 @@ pub(crate) fn write_step(changes: &mut Changes, account: AccountId, id: RecordId
         Some(sealed) => changes.values.insert(&id.0, row::encode_value(new.clear.value_hash, sealed)),
         None if old.is_some_and(|old| old.clear.has_inline()) => changes.values.remove(&id.0),
         None => {}
+    }
+    if new.clear.kind == Kind::REMOVAL && old.is_some_and(|old| old.clear.kind == Kind::LINK) {
+        changes.reads.remove(&id.0);
     }
     if new.clear.has_blob() {
         changes.blobs.insert(&new.clear.value_hash.0, &id.0);

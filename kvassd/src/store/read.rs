@@ -99,22 +99,27 @@ impl Store {
     }
 
     pub(super) fn try_value(&self, name: &str, found: &Found) -> Try {
-        let Some(key) = ContentKey::from_bytes(&found.header.content_key) else {
+        self.try_value_of(name, &found.clear, &found.header.content_key)
+    }
+
+    /// Opens a value whose content key is known.
+    pub(super) fn try_value_of(&self, name: &str, clear: &Clear, content_key: &[u8]) -> Try {
+        let Some(key) = ContentKey::from_bytes(content_key) else {
             return Try::Failed("it has no key".into());
         };
-        if found.clear.has_blob() {
-            let file = match File::open(self.shared.layout.blob(found.clear.value_hash)) {
+        if clear.has_blob() {
+            let file = match File::open(self.shared.layout.blob(clear.value_hash)) {
                 Ok(file) => file,
                 Err(error) => return Try::Io(error),
             };
-            let reader = ValueReader::new_blob(name, file, found.clear.size, &key);
+            let reader = ValueReader::new_blob(name, file, clear.size, &key);
             let wrong = || Try::Failed("its file has the wrong length".into());
             return reader.map_or_else(wrong, |reader| Try::Read(Box::new(reader)));
         }
-        let row = self.shared.read_index(|index| Ok(index.account.trees.values.get(found.clear.id.0)?));
+        let row = self.shared.read_index(|index| Ok(index.account.trees.values.get(clear.id.0)?));
         let opened = match row {
             Ok(Some(row)) => row::decode_value(&row)
-                .filter(|(_, sealed)| sealed.len() as u64 == value::sealed_length(found.clear.size))
+                .filter(|(_, sealed)| sealed.len() as u64 == value::sealed_length(clear.size))
                 .and_then(|(_, sealed)| value::open_short(&key, sealed).ok()),
             Ok(None) => return Try::Failed("it is not there".into()),
             Err(_) => return Try::Failed("it cannot be read".into()),
@@ -310,6 +315,9 @@ fn change(index: &Index, keys: &Keys, id: RecordId, position: Position) -> Resul
         return Ok(None);
     }
     let header = seal::open(keys, &clear, &row.record).map_err(|_| wrong("a record does not open"))?;
+    if !header.token.is_empty() {
+        return Ok(None);
+    }
     let found = Found { seq: row.seq, clear, header };
     Ok(Some(Change { removed: clear.kind == Kind::REMOVAL, entry: found.entry(), position }))
 }

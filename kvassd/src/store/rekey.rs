@@ -17,10 +17,12 @@ use super::peers::RemotePeer;
 use super::plan::{self, Step, Version};
 use super::row::{self, RecordRow, State, Tally};
 use super::space::Purpose;
+use super::subject::Subject;
 use super::{Seq, WriteError, key_file};
 use crate::keys::{Access, EncryptionKey, Key, Keys};
 use crate::record::{Clear, RecordId};
 use crate::seal;
+use crate::share::{Grant, SealedGrant};
 
 /// Records of one batch.
 const BATCH: usize = 128;
@@ -48,6 +50,8 @@ pub(crate) struct Moving {
     pub(crate) remote: Option<String>,
     /// Everything goes to the remote anew, from when the change began.
     pub(crate) peer: RemotePeer,
+    /// Whether the links are the same, so that what was read through them counts on.
+    pub(crate) keeps_reads: bool,
 }
 
 /// What a change of key came to.
@@ -101,19 +105,20 @@ impl Rekey {
         if !clear.is_known() {
             return Err(Refusal::Unknown);
         }
-        let header = seal::open_bytes(&self.old, &clear, &row.record).map_err(|_| Refusal::Damaged)?;
-        let name = Header::decode(header.as_slice()).map_err(|_| Refusal::Damaged)?.name.clone();
-        let new_id = self.keys.record_id(&name);
-        let clear = Clear { id: new_id, ..clear };
+        let bytes = seal::open_bytes(&self.old, &clear, &row.record).map_err(|_| Refusal::Damaged)?;
+        let header = Header::decode(bytes.as_slice()).map_err(|_| Refusal::Damaged)?;
+        let new_id = seal::id_of(&self.keys, &header).ok_or(Refusal::Damaged)?;
+        let mut clear = Clear { id: new_id, ..clear };
+        let mut sealed_value = sealed_value(index, id, &clear)?;
+        let subject = Subject::of(&header);
+        if let (Subject::Share(label), Some(sealed)) = (&subject, &mut sealed_value) {
+            let grant = Grant::reseal(&label.token, &label.name, sealed, &self.old, &self.keys);
+            let SealedGrant { size, hash, bytes } = grant.ok_or(Refusal::Unknown)?;
+            (clear.size, clear.value_hash, *sealed) = (size, hash, bytes);
+        }
         let replaced = self.version(new_id)?;
         self.tally.last = Seq(self.tally.last.0 + 1);
-        let row = RecordRow { seq: self.tally.last, record: seal::seal(&self.keys, &clear, &header) };
-        let sealed_value = if clear.has_inline() {
-            let value = index.account.trees.values.get(id.0).map_err(Fault::from)?.ok_or(Refusal::Damaged)?;
-            Some(row::decode_value(&value).ok_or(Refusal::Damaged)?.1.to_vec())
-        } else {
-            None
-        };
+        let row = RecordRow { seq: self.tally.last, record: seal::seal(&self.keys, &clear, &bytes) };
         let new = Version::new(&row, clear);
         if let Some(old) = &replaced {
             row::toggle(&mut self.tally.digest, &old.auth);
@@ -121,7 +126,7 @@ impl Rekey {
         }
         row::toggle(&mut self.tally.digest, &new.auth);
         self.tally.content += new.bytes;
-        let step = Step { name: Some(name), old: replaced, new, row, sealed_value, blob: None, via: row::HERE };
+        let step = Step { subject, old: replaced, new, row, sealed_value, blob: None, via: row::HERE };
         plan::write_step(changes, self.keys.account(), new_id, &step);
         Ok(())
     }
@@ -133,6 +138,15 @@ impl Rekey {
         let clear = row.clear().map_err(|_| Refusal::Damaged)?;
         Ok(Some(Version::new(&row, clear)))
     }
+}
+
+/// The sealed value that stands beside a record of the old account.
+fn sealed_value(index: &Index, id: RecordId, clear: &Clear) -> Result<Option<Vec<u8>>, Refusal> {
+    if !clear.has_inline() {
+        return Ok(None);
+    }
+    let value = index.account.trees.values.get(id.0).map_err(Fault::from)?.ok_or(Refusal::Damaged)?;
+    Ok(Some(row::decode_value(&value).ok_or(Refusal::Damaged)?.1.to_vec()))
 }
 
 /// Why a record is not sealed anew.
@@ -175,7 +189,8 @@ impl Committer {
             Ok(trees) => {
                 let tally = Tally::default();
                 let (position, scanned, changed) = (None, false, BTreeSet::new());
-                let moving = Moving { remote, peer: RemotePeer::unknown(self.shared.now_us()) };
+                let peer = RemotePeer::unknown(self.shared.now_us());
+                let moving = Moving { remote, peer, keeps_reads: true };
                 self.rekey = Some(Rekey { old, key, keys, trees, position, scanned, changed, tally, moving, answer });
             }
             Err(fault) => drop(answer.send(Err(self.refused(fault)))),

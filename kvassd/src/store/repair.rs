@@ -18,10 +18,11 @@ use super::index::{self, Changes, Fault, Index, meta};
 use super::layout::{self, Layout};
 use super::plan::{self, Step, Version};
 use super::row::{self, RECORD_MARK, RecordRow, State, Tally, VALUE_EXTRA, VALUE_MARK};
+use super::subject::Subject;
 use super::witness::Witness;
 use super::{OpenError, Seq, check, key_file, open};
 use crate::clock::now_us;
-use crate::keys::{Access, Key, decode_hex, encode_hex};
+use crate::keys::{Access, Key, decode_hex};
 use crate::random::Random;
 use crate::record::{Clear, Kind, Record, RecordId, ValueHash};
 use crate::{seal, value};
@@ -107,14 +108,13 @@ fn old_pid(layout: &Layout) -> Option<u32> {
 struct Candidate {
     clear: Clear,
     record: Record,
-    /// `None` where the key is not known.
-    name: Option<String>,
+    subject: Subject,
 }
 
 impl Candidate {
     /// What to call it in a report.
     fn words(&self) -> String {
-        self.name.clone().unwrap_or_else(|| format!("record {}", encode_hex(&self.clear.id.0)))
+        self.subject.words(self.clear.id)
     }
 }
 
@@ -234,16 +234,19 @@ fn candidate(row: &RecordRow, bytes: &[u8], owner: &Access, in_force: &Access) -
     let record = &row.record;
     let is_same = owner.account() == in_force.account();
     let Some(keys) = owner.full().filter(|_| clear.is_known()) else {
-        return is_same.then(|| Candidate { clear, record: record.clone(), name: None });
+        return is_same.then(|| Candidate { clear, record: record.clone(), subject: Subject::Unknown });
     };
-    let header = seal::open_bytes(keys, &clear, record).ok()?;
-    let name = Header::decode(header.as_slice()).ok()?.name.clone();
+    let bytes = seal::open_bytes(keys, &clear, record).ok()?;
+    let header = Header::decode(bytes.as_slice()).ok()?;
+    let subject = Subject::of(&header);
     if is_same {
-        return Some(Candidate { clear, record: record.clone(), name: Some(name) });
+        return Some(Candidate { clear, record: record.clone(), subject });
     }
-    let keys = in_force.full()?;
-    let clear = Clear { id: keys.record_id(&name), ..clear };
-    Some(Candidate { clear, record: seal::seal(keys, &clear, &header), name: Some(name) })
+    // The grant of a link would have to be sealed anew too, and may not have been found yet. Where the change of key
+    // was over, the links of the key in force are there beside it; where it was not, this key is not in force.
+    let keys = in_force.full().filter(|_| clear.kind != Kind::LINK)?;
+    let clear = Clear { id: seal::id_of(keys, &header)?, ..clear };
+    Some(Candidate { clear, record: seal::seal(keys, &clear, &bytes), subject })
 }
 
 /// Builds the new store under another name.
@@ -272,14 +275,14 @@ fn build(layout: &Layout, salvage: &Salvage, kept: &Kept, keys: Access, pid: Opt
 
 fn write(index: &Index, salvage: &Salvage, batch: &[Candidate], state: State, tally: &mut Tally) -> Result<(), Fault> {
     let mut changes = Changes::default();
-    for Candidate { clear, record, name } in batch {
+    for Candidate { clear, record, subject } in batch {
         tally.last = Seq(tally.last.0 + 1);
         let row = RecordRow { seq: tally.last, record: record.clone() };
         let new = Version::new(&row, *clear);
         row::toggle(&mut tally.digest, &new.auth);
         tally.content += new.bytes;
         let sealed_value = salvage.sealed_value(clear)?;
-        let step = Step { name: name.clone(), old: None, new, row, sealed_value, blob: None, via: row::HERE };
+        let step = Step { subject: subject.clone(), old: None, new, row, sealed_value, blob: None, via: row::HERE };
         plan::write_step(&mut changes, index.account.keys.account(), clear.id, &step);
     }
     index::write_progress(&mut changes.meta, state, index.account.keys.account(), *tally);

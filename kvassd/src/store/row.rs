@@ -109,6 +109,24 @@ pub(crate) fn decode_value(bytes: &[u8]) -> Option<(ValueHash, &[u8])> {
     Some((ValueHash(*hash), sealed))
 }
 
+/// What a row of `reads` begins with.
+pub(crate) const READS_MARK: &[u8; 8] = b"kvassC1\n";
+
+/// A row of `reads`: how often a link was read here. Its sum binds it to an account.
+pub(crate) fn encode_reads(id: RecordId, count: u64, account: AccountId) -> Vec<u8> {
+    let row = [&READS_MARK[..], &id.0, &count.to_be_bytes()].concat();
+    [&row[..], &sum(account, &row)].concat()
+}
+
+/// Reads a row of `reads` at the beginning of `bytes`, where it is whole and of the account.
+pub(crate) fn decode_reads(bytes: &[u8], account: AccountId) -> Option<(RecordId, u64)> {
+    let (row, rest) = bytes.split_at_checked(READS_MARK.len() + 16 + 8)?;
+    let (written, _) = rest.split_first_chunk::<SUM>()?;
+    let (id, count) = row.strip_prefix(READS_MARK)?.split_first_chunk::<16>()?;
+    let count = u64::from_be_bytes(count.try_into().ok()?);
+    (*written == sum(account, row)).then_some((RecordId(*id), count))
+}
+
 /// Through which opening of which store a record came here; all zeros for what was written here.
 pub(crate) type Via = [u8; 16];
 
@@ -217,14 +235,21 @@ mod tests {
             let value = encode_value(ValueHash(auth), &sealed);
             prop_assert_eq!(value.len(), VALUE_EXTRA + sealed.len());
             prop_assert_eq!(decode_value(&value), Some((ValueHash(auth), &sealed[..])));
+            let (id, other) = (RecordId(account.0), AccountId([0; 16]));
+            let mut reads = encode_reads(id, seq, account);
+            prop_assert_eq!(decode_reads(&[&reads[..], &tail].concat(), account), Some((id, seq)));
+            prop_assert_eq!(decode_reads(&reads, other), None);
+            let bit = bit % (8 * reads.len());
+            reads[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(decode_reads(&reads, account), None);
         }
 
         #[test]
         fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            for mark in [&RECORD_MARK[..], VALUE_MARK, b""] {
+            for mark in [&RECORD_MARK[..], VALUE_MARK, READS_MARK, b""] {
                 let bytes = [mark, &bytes].concat();
                 let _ = (RecordRow::decode(&bytes), decode_value(&bytes), decode_log(&bytes));
-                let _ = RecordRow::is_of(&bytes, AccountId([1; 16]));
+                let _ = (RecordRow::is_of(&bytes, AccountId([1; 16])), decode_reads(&bytes, AccountId([1; 16])));
                 let _ = (State::decode(&bytes), Tally::decode(&bytes));
             }
         }

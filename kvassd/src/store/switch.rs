@@ -9,6 +9,7 @@ use std::sync::PoisonError;
 
 use super::commit::{Committer, fatal};
 use super::index::{self, Account, Changes, Fault, Index, Trees};
+use super::labels::Labels;
 use super::layout::Layout;
 use super::merge;
 use super::names::Named;
@@ -18,8 +19,9 @@ use super::plan::Version;
 use super::rekey::{Moving, Rekeyed};
 use super::row::{self, RecordRow, State, Tally};
 use super::space::Purpose;
+use super::subject::Subject;
 use super::{Seq, StoreId, WriteError, create, key_file};
-use crate::keys::{Access, Key, Keys};
+use crate::keys::{Access, AccountId, Key, Keys};
 use crate::record::{Clear, Kind, RecordId, ValueHash};
 use crate::seal;
 
@@ -52,7 +54,7 @@ impl Committer {
     fn become_blind(&mut self, key: Key) -> Result<Rekeyed, WriteError> {
         self.write_key(&key)?;
         self.put_in_force(key);
-        self.shared.names.replace(BTreeMap::new());
+        self.forget_names();
         self.announce();
         Ok(Rekeyed::default())
     }
@@ -75,6 +77,7 @@ impl Committer {
         self.write_key(&key)?;
         self.shared.pass.lock().content = sorted.content;
         self.shared.names.replace(sorted.names);
+        self.shared.labels.replace(sorted.labels);
         self.put_in_force(key);
         self.announce();
         Ok(Rekeyed { dropped })
@@ -93,10 +96,11 @@ impl Committer {
         let (trees, blobs) = prepared.map_err(|fault| self.refused(fault))?;
         // Of this account no counter has been seen.
         self.state.counter = 0;
-        let moving = Moving { remote: None, peer: RemotePeer::unknown(self.shared.now_us()) };
+        let peer = RemotePeer::unknown(self.shared.now_us());
+        let moving = Moving { remote: None, peer, keeps_reads: false };
         self.switch(&key, &trees, Tally::default(), &moving)?;
         self.shared.pass.lock().content = Content::default();
-        self.shared.names.replace(BTreeMap::new());
+        self.forget_names();
         self.end_switch(key, trees, moving);
         for hash in blobs.iter().filter_map(|hash| <[u8; 32]>::try_from(&hash[..]).ok()) {
             self.remove_blob(ValueHash(hash));
@@ -118,6 +122,9 @@ impl Committer {
                 changes.meta.insert(index::meta::REMOTE, remote.as_bytes());
             }
             changes.meta.insert(index::meta::REMOTE_PEER, &moving.peer.encode(account)[..]);
+            if moving.keeps_reads {
+                copy_reads(index, &mut changes, account)?;
+            }
             index::write_progress(&mut changes.meta, state, account, tally);
             index::write_run(&mut changes.meta, account, 0, run, Seq(tally.last.0 + 1));
             index.apply(trees, &changes).and_then(|()| index.make_durable())
@@ -207,6 +214,11 @@ impl Committer {
         Ok(())
     }
 
+    fn forget_names(&self) {
+        self.shared.names.replace(BTreeMap::new());
+        self.shared.labels.replace(Labels::default());
+    }
+
     pub(crate) fn refused(&self, fault: Fault) -> WriteError {
         match fault {
             Fault::Full => self.shared.space.full(),
@@ -217,6 +229,17 @@ impl Committer {
 
 fn cannot_write(source: std::io::Error) -> WriteError {
     WriteError::Io { what: "write the key file", source }
+}
+
+/// Takes over how often links were read: their ids are the same under another key.
+fn copy_reads(index: &Index, changes: &mut Changes, to: AccountId) -> Result<(), Fault> {
+    let from = index.account.keys.account();
+    for row in &index.account.trees.reads {
+        let (_, row) = row?;
+        let (id, count) = row::decode_reads(&row, from).ok_or_else(|| Fault::Other("a count makes no sense".into()))?;
+        changes.reads.insert(&id.0, row::encode_reads(id, count, to));
+    }
+    Ok(())
 }
 
 /// Adds the removal of one record to a commit; returns its blob, if it has one that no record in `needed` has.
@@ -236,6 +259,9 @@ fn drop_record(
     changes.records.remove(&id.0);
     changes.log.remove(&row.seq.0.to_be_bytes());
     changes.values.remove(&id.0);
+    if clear.kind == Kind::LINK {
+        changes.reads.remove(&id.0);
+    }
     let Some(hash) = clear.has_blob().then_some(clear.value_hash) else { return Ok(None) };
     if let Some(owner) = needed.get(&hash) {
         changes.blobs.insert(&hash.0, &owner.0);
@@ -249,6 +275,7 @@ fn drop_record(
 #[derive(Default)]
 struct Sorted {
     names: BTreeMap<Box<str>, Named>,
+    labels: Labels,
     content: Content,
     /// The greatest counter of those that verify.
     counter: u64,
@@ -266,34 +293,33 @@ impl Sorted {
             let id = <[u8; 16]>::try_from(&id[..]).map_err(|_| Fault::Other("an id has the wrong length".into()))?;
             let is_whole = |clear: &Clear| !clear.has_blob() || merge::has_blob(layout, clear);
             match verify(keys, RecordId(id), &row).filter(|(clear, _)| is_whole(clear)) {
-                Some((clear, name)) => sorted.take(&clear, name),
+                Some((clear, subject)) => sorted.take(&clear, subject),
                 None => sorted.wrong.push(RecordId(id)),
             }
         }
         Ok(sorted)
     }
 
-    fn take(&mut self, clear: &Clear, name: Option<String>) {
+    fn take(&mut self, clear: &Clear, subject: Subject) {
         self.content.add(clear);
         self.counter = self.counter.max(clear.stamp.counter);
         if clear.has_blob() {
             self.blobs.insert(clear.value_hash, clear.id);
         }
-        if let Some(name) = name.filter(|_| clear.kind == Kind::VALUE) {
-            self.names.insert(name.into(), Named::of(clear));
+        match subject {
+            Subject::Entry(name) if clear.kind == Kind::VALUE => drop(self.names.insert(name.into(), Named::of(clear))),
+            Subject::Share(label) if clear.kind == Kind::LINK => self.labels.insert(&label, clear),
+            _ => {}
         }
     }
 }
 
-/// A record that verifies with all keys, and its entry's name where its kind is known.
-fn verify(keys: &Keys, id: RecordId, row: &[u8]) -> Option<(Clear, Option<String>)> {
+/// A record that verifies with all keys, and what it is of.
+fn verify(keys: &Keys, id: RecordId, row: &[u8]) -> Option<(Clear, Subject)> {
     let row = RecordRow::decode(row)?;
     let clear = seal::verify(keys, &row.record).ok().filter(|clear| clear.id == id)?;
-    if !clear.is_known() {
-        return Some((clear, None));
-    }
-    let header = seal::open(keys, &clear, &row.record).ok()?;
-    Some((clear, Some(header.name.clone())))
+    let subject = Subject::open(keys, &clear, &row.record).ok()?;
+    Some((clear, subject))
 }
 
 /// What is stored, in a few words.

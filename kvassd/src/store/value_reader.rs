@@ -1,7 +1,8 @@
 //! Reads a value in parts, each one verified before it is handed out.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::os::unix::fs::FileExt;
 
 use super::ReadError;
 use crate::value::{self, CHUNK, Chunks, ContentKey, HASH, TAG};
@@ -16,7 +17,11 @@ pub struct ValueReader {
 }
 
 enum Source {
-    Inline(Vec<u8>),
+    Inline {
+        plaintext: Vec<u8>,
+        /// The next byte.
+        position: usize,
+    },
     Blob(Box<Blob>),
 }
 
@@ -27,12 +32,14 @@ struct Blob {
     size: u64,
     /// The next chunk.
     position: u64,
+    /// Bytes of it that are not wanted.
+    skip: usize,
     sealed: Vec<u8>,
 }
 
 impl ValueReader {
     pub(crate) fn new_inline(key: &str, plaintext: Vec<u8>) -> Self {
-        Self { key: key.to_owned(), source: Source::Inline(plaintext) }
+        Self { key: key.to_owned(), source: Source::Inline { plaintext, position: 0 } }
     }
 
     /// A reader of an open blob of `size` bytes before sealing; `None` where the file has another length.
@@ -40,7 +47,7 @@ impl ValueReader {
         if file.metadata().ok()?.len() != blob_length(size) {
             return None;
         }
-        let blob = Blob { file, chunks: Chunks::new(content_key), size, position: 0, sealed: Vec::new() };
+        let blob = Blob { file, chunks: Chunks::new(content_key), size, position: 0, skip: 0, sealed: Vec::new() };
         Some(Self { key: key.to_owned(), source: Source::Blob(Box::new(blob)) })
     }
 
@@ -48,8 +55,23 @@ impl ValueReader {
     #[must_use]
     pub fn inline(&self) -> Option<&[u8]> {
         match &self.source {
-            Source::Inline(plaintext) => Some(plaintext),
+            Source::Inline { plaintext, .. } => Some(plaintext),
             Source::Blob(_) => None,
+        }
+    }
+
+    /// Goes to a byte of the value: the next part begins there. Beyond the end there is none.
+    pub fn seek(&mut self, offset: u64) {
+        match &mut self.source {
+            Source::Inline { plaintext, position } => *position = (offset as usize).min(plaintext.len()),
+            Source::Blob(blob) => {
+                let offset = offset.min(blob.size);
+                blob.position = offset / CHUNK as u64;
+                blob.skip = (offset % CHUNK as u64) as usize;
+                if offset == blob.size {
+                    blob.position = value::chunks(blob.size);
+                }
+            }
         }
     }
 
@@ -60,9 +82,11 @@ impl ValueReader {
     pub fn next(&mut self, to: &mut Vec<u8>) -> Result<bool, ReadError> {
         let Self { key, source } = self;
         match source {
-            Source::Inline(plaintext) => {
-                let more = !plaintext.is_empty();
-                to.append(plaintext);
+            Source::Inline { plaintext, position } => {
+                let rest = &plaintext[*position..];
+                to.extend_from_slice(rest);
+                let more = !rest.is_empty();
+                *position = plaintext.len();
                 Ok(more)
             }
             Source::Blob(blob) => blob.next(key, to),
@@ -80,7 +104,8 @@ impl Blob {
         let end = ((self.position + count) * CHUNK as u64).min(self.size);
         let plain = end - self.position * CHUNK as u64;
         self.sealed.resize((plain + count * TAG as u64) as usize, 0);
-        self.file.read_exact(&mut self.sealed).map_err(|source| match source.kind() {
+        let offset = self.position * (CHUNK + TAG) as u64;
+        self.file.read_exact_at(&mut self.sealed, offset).map_err(|source| match source.kind() {
             io::ErrorKind::UnexpectedEof => {
                 ReadError::Value { key: key.to_owned(), what: "its file is cut short".into() }
             }
@@ -89,7 +114,7 @@ impl Blob {
         for sealed in self.sealed.chunks_mut(CHUNK + TAG) {
             let opened = self.chunks.open(self.position, self.position + 1 == all, sealed);
             opened.map_err(|error| ReadError::Value { key: key.to_owned(), what: error.to_string() })?;
-            to.extend_from_slice(&sealed[..sealed.len() - TAG]);
+            to.extend_from_slice(&sealed[std::mem::take(&mut self.skip)..sealed.len() - TAG]);
             self.position += 1;
         }
         Ok(true)

@@ -1,0 +1,353 @@
+//! Links in the store: what a token opens, where, how often, and when not any more.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod files;
+mod replica;
+
+use std::sync::Barrier;
+
+use kvassd::keys::Token;
+use kvassd::store::{Gone, Linked, ReadError, Reads, Share, ShareError, ShareOptions, Store, WriteError};
+use replica::{Replica, bytes, full_key, server_key};
+
+const PLAIN: ShareOptions = ShareOptions { expiry_us: 0, reads: 0, pin: false, another: false };
+
+fn share(replica: &Replica, name: &str, options: ShareOptions) -> Share {
+    replica.store.share(name, options).unwrap().unwrap()
+}
+
+fn value(linked: Linked) -> Vec<u8> {
+    let (size, mut reader, mut value) = (linked.size, linked.reader, Vec::new());
+    while reader.next(&mut value).unwrap() {}
+    assert_eq!(value.len() as u64, size);
+    value
+}
+
+fn open(replica: &Replica, token: &Token) -> Vec<u8> {
+    value(replica.store.open_share(token).unwrap())
+}
+
+/// Why a token opens nothing; `None` where there is no such link.
+fn closed(store: &Store, token: &Token) -> Option<Gone> {
+    match store.open_share(token) {
+        Err(ShareError::Gone(gone)) => Some(gone),
+        Err(ShareError::Unknown) => None,
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("the link is open"),
+    }
+}
+
+fn check(store: &Store) {
+    store.check(&mut |finding| panic!("{finding:?}")).unwrap();
+}
+
+/// A device, a blind and a full server that hold what it does, and what to call each.
+fn servers(device: &Replica) -> [(&'static str, Replica); 2] {
+    let (blind, full) = (Replica::new(&server_key(1)), Replica::new(&full_key(1)));
+    blind.pull(device);
+    full.pull(device);
+    [("blind", blind), ("full", full)]
+}
+
+#[test]
+fn a_link_follows_its_entry_and_leads_to_values_of_every_size_on_any_server() {
+    let device = Replica::new(&full_key(1));
+    for size in [0, 5, 4_096, 4_097, 200_000] {
+        let name = format!("entry of {size}");
+        device.set(&name, &bytes(size));
+        let token = share(&device, &name, PLAIN).token;
+        for (kind, server) in servers(&device) {
+            let linked = server.store.open_share(&token).unwrap();
+            assert_eq!((&linked.name, linked.locator), (&name, token.locator()), "{kind}");
+            assert!(linked.reads.is_none() && linked.time_us > 0);
+            let tag = linked.tag;
+            assert_eq!(value(linked), bytes(size));
+            device.set(&name, b"newer");
+            server.pull(&device);
+            assert_eq!(open(&server, &token), b"newer", "{kind}");
+            assert_ne!(server.store.open_share(&token).unwrap().tag, tag);
+            device.set(&name, &bytes(size));
+            check(&server.store);
+        }
+    }
+}
+
+#[test]
+fn an_entry_has_one_plain_link_and_others_are_new() {
+    let device = Replica::new(&full_key(1));
+    device.set("a", b"1");
+    let plain = share(&device, "a", PLAIN);
+    assert!(share(&device, "a", PLAIN).token == plain.token);
+    let others = [
+        ShareOptions { another: true, ..PLAIN },
+        ShareOptions { reads: 2, ..PLAIN },
+        ShareOptions { expiry_us: u64::MAX, ..PLAIN },
+        ShareOptions { pin: true, ..PLAIN },
+    ];
+    for options in others {
+        let other = share(&device, "a", options);
+        assert!(other.token != plain.token);
+        assert_eq!((other.reads, other.expiry_us, other.pin), (options.reads, options.expiry_us, options.pin));
+    }
+    assert!(share(&device, "a", PLAIN).token == plain.token);
+    assert_eq!(device.store.shares(Some("a")).unwrap().len(), 5);
+    assert!(device.store.share("b", PLAIN).unwrap().is_none());
+    assert!(device.store.share("a\n", PLAIN).is_err());
+}
+
+#[test]
+fn many_who_ask_for_the_plain_link_at_once_get_the_same() {
+    let device = Replica::new(&full_key(1));
+    device.set("a", b"1");
+    let start = Barrier::new(8);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                start.wait();
+                share(&device, "a", PLAIN);
+            });
+        }
+    });
+    assert_eq!(device.store.shares(Some("a")).unwrap().len(), 1);
+}
+
+#[test]
+fn removing_an_entry_revokes_its_links_also_those_of_another_device() {
+    let (device, other) = (Replica::new(&full_key(1)), Replica::new(&full_key(1)));
+    for name in ["a", "space/b", "space/c", "d"] {
+        device.set(name, b"1");
+    }
+    other.pull(&device);
+    let tokens: Vec<_> = ["a", "space/b", "space/c", "d"].map(|name| share(&other, name, PLAIN).token).into();
+    let pinned = share(&other, "a", ShareOptions { pin: true, ..PLAIN }).token;
+    device.pull(&other);
+    device.store.remove(vec!["a".into()]).unwrap();
+    assert_eq!(device.store.remove_prefix("space/").unwrap(), 2);
+    assert_eq!(device.store.shares(None).unwrap().len(), 1);
+    for (_, server) in servers(&device) {
+        for token in tokens[..3].iter().chain([&pinned]) {
+            assert_eq!(closed(&server.store, token), Some(Gone::Revoked));
+        }
+        assert_eq!(open(&server, &tokens[3]), b"1");
+    }
+    // A new entry of that name is another one.
+    device.set("a", b"2");
+    assert_eq!(closed(&device.store, &tokens[0]), Some(Gone::Revoked));
+    assert!(share(&device, "a", PLAIN).token != tokens[0]);
+}
+
+#[test]
+fn a_link_made_where_the_removal_was_not_known_does_not_come_to_life_again() {
+    let (device, other) = (Replica::new(&full_key(1)), Replica::new(&full_key(1)));
+    device.set("a", b"1");
+    other.pull(&device);
+    device.store.remove(vec!["a".into()]).unwrap();
+    let token = share(&other, "a", PLAIN).token;
+    device.pull(&other);
+    assert_eq!(closed(&device.store, &token), Some(Gone::Removed));
+    assert_eq!(device.store.shares(Some("a")).unwrap()[0].gone, Some(Gone::Removed));
+    device.set("a", b"2");
+    assert_eq!(closed(&device.store, &token), Some(Gone::Revoked));
+}
+
+#[test]
+fn links_are_revoked_one_by_one_or_all_of_an_entry() {
+    let device = Replica::new(&full_key(1));
+    device.set("a", b"1");
+    let more = ShareOptions { another: true, ..PLAIN };
+    let [first, second, third] = [0; 3].map(|_| share(&device, "a", more).token);
+    assert!(device.store.revoke(&first).unwrap());
+    assert!(!device.store.revoke(&first).unwrap(), "it is revoked");
+    assert!(!device.store.revoke(&Token::from_bytes(&[7; 16]).unwrap()).unwrap());
+    assert_eq!(closed(&device.store, &first), Some(Gone::Revoked));
+    assert_eq!(open(&device, &second), b"1");
+    assert_eq!(device.store.revoke_all("a").unwrap(), 2);
+    assert_eq!(device.store.revoke_all("a").unwrap(), 0);
+    assert_eq!(closed(&device.store, &third), Some(Gone::Revoked));
+    assert_eq!(device.content().len(), 1, "the entry stays");
+}
+
+#[test]
+fn a_pinned_link_leads_to_its_version_and_to_no_other() {
+    let device = Replica::new(&full_key(1));
+    for size in [3, 9_000] {
+        device.set("a", &bytes(size));
+        let token = share(&device, "a", ShareOptions { pin: true, ..PLAIN }).token;
+        for (_, server) in servers(&device) {
+            assert_eq!(open(&server, &token), bytes(size));
+            device.set("a", &bytes(size));
+            server.pull(&device);
+            assert_eq!(closed(&server.store, &token), Some(Gone::Replaced), "the same bytes, but written anew");
+            device.store.revoke(&token).unwrap();
+            device.set("a", &bytes(size));
+            break;
+        }
+    }
+}
+
+#[test]
+fn links_and_entries_end_at_their_time() {
+    let device = Replica::new(&full_key(1));
+    let past = 1_000;
+    device.set("a", b"1");
+    let token = share(&device, "a", ShareOptions { expiry_us: past, ..PLAIN }).token;
+    let plain = share(&device, "a", PLAIN).token;
+    let mut writer = device.store.writer(None).unwrap();
+    writer.push(b"2").unwrap();
+    for (_, server) in servers(&device) {
+        assert_eq!(closed(&server.store, &token), Some(Gone::Expired));
+        assert_eq!(open(&server, &plain), b"1");
+    }
+    assert_eq!(
+        device.store.shares(Some("a")).unwrap().iter().filter(|link| link.gone == Some(Gone::Expired)).count(),
+        1
+    );
+    device.store.set("a", writer.finish().unwrap(), past).unwrap();
+    for (_, server) in servers(&device) {
+        assert_eq!(closed(&server.store, &plain), Some(Gone::Expired));
+    }
+    assert!(device.store.share("a", PLAIN).unwrap().is_none(), "an expired entry is none");
+}
+
+#[test]
+fn twenty_readers_at_once_of_a_link_of_five_reads_are_five() {
+    let device = Replica::new(&full_key(1));
+    device.set("a", b"1");
+    let token = share(&device, "a", ShareOptions { reads: 5, ..PLAIN }).token;
+    for (kind, mut server) in servers(&device) {
+        let start = Barrier::new(20);
+        let read = || {
+            start.wait();
+            match server.store.count_read(&token) {
+                Ok(linked) => Some(linked.reads.unwrap().used),
+                Err(ShareError::Gone(Gone::UsedUp)) => None,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        let mut used: Vec<u64> = std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..20).map(|_| scope.spawn(read)).collect();
+            readers.into_iter().filter_map(|reader| reader.join().unwrap()).collect()
+        });
+        used.sort_unstable();
+        assert_eq!(used, [1, 2, 3, 4, 5], "{kind}");
+        assert_eq!(closed(&server.store, &token), Some(Gone::UsedUp));
+        server.restart();
+        assert_eq!(closed(&server.store, &token), Some(Gone::UsedUp));
+        check(&server.store);
+    }
+    assert_eq!(open(&device, &token), b"1", "each server counts for itself");
+}
+
+#[test]
+fn looking_counts_nothing_and_a_link_without_limit_has_no_count() {
+    let device = Replica::new(&full_key(1));
+    device.set("a", b"1");
+    let (limited, plain) =
+        (share(&device, "a", ShareOptions { reads: 1, ..PLAIN }).token, share(&device, "a", PLAIN).token);
+    let commits = device.store.position();
+    for _ in 0..3 {
+        assert_eq!(device.store.open_share(&limited).unwrap().reads, Some(Reads { allowed: 1, used: 0 }));
+        assert_eq!(device.store.count_read(&plain).unwrap().reads, None);
+    }
+    assert_eq!(device.store.count_read(&limited).unwrap().reads, Some(Reads { allowed: 1, used: 1 }));
+    assert!(matches!(device.store.count_read(&limited), Err(ShareError::Gone(Gone::UsedUp))));
+    assert_eq!(device.store.position(), commits, "a count is nobody's change");
+}
+
+/// A copy of the directory at any moment is what a power cut could leave, or more.
+#[test]
+fn a_read_that_was_answered_is_counted_in_whatever_a_crash_leaves() {
+    let device = Replica::new(&full_key(1));
+    device.set("a", b"1");
+    let token = share(&device, "a", ShareOptions { reads: 3, ..PLAIN }).token;
+    for used in 1..=3 {
+        assert_eq!(device.store.count_read(&token).unwrap().reads, Some(Reads { allowed: 3, used }));
+        let crashed = tempfile::tempdir().unwrap();
+        files::copy(device.path(), crashed.path());
+        let store = replica::open(crashed.path());
+        match store.open_share(&token) {
+            Ok(linked) => assert_eq!(linked.reads, Some(Reads { allowed: 3, used })),
+            Err(error) => assert!(used == 3 && matches!(error, ShareError::Gone(Gone::UsedUp))),
+        }
+        store.close();
+    }
+}
+
+#[test]
+fn links_show_nowhere_among_entries() {
+    let device = Replica::new(&full_key(1));
+    device.set("a", b"12345");
+    let before = device.store.position();
+    let summary = device.store.summary().unwrap();
+    let token = share(&device, "a", PLAIN).token;
+    let (changes, after) = device.store.changes(before, 9).unwrap();
+    assert!(changes.is_empty() && after != before);
+    assert_eq!(device.content().len(), 1);
+    for (kind, server) in servers(&device) {
+        let now = server.store.summary().unwrap();
+        assert_eq!((now.keys, now.value_bytes), (summary.keys, summary.value_bytes), "{kind}");
+        assert_eq!(now.records, summary.records + 1);
+    }
+    device.store.revoke(&token).unwrap();
+    assert!(device.store.changes(before, 9).unwrap().0.is_empty());
+    let theirs = Replica::new(&full_key(2));
+    theirs.set("other", b"1");
+    share(&theirs, "other", PLAIN);
+    let keys = match full_key(2).access() {
+        kvassd::keys::Access::Full(keys) => keys,
+        kvassd::keys::Access::Blind(_) => unreachable!(),
+    };
+    for record in theirs.records() {
+        assert_eq!(device.store.differs(&keys, &record).unwrap(), None);
+    }
+}
+
+#[test]
+fn links_are_known_again_after_a_restart() {
+    let mut device = Replica::new(&full_key(1));
+    device.set("a", b"1");
+    device.set("b", b"2");
+    let (a, b) = (share(&device, "a", PLAIN).token, share(&device, "b", PLAIN).token);
+    device.store.revoke(&b).unwrap();
+    device.restart();
+    check(&device.store);
+    let links = device.store.shares(None).unwrap();
+    assert!(links.len() == 1 && links[0].token == a && links[0].name == "a");
+    assert!(share(&device, "a", PLAIN).token == a);
+    assert_eq!(closed(&device.store, &b), Some(Gone::Revoked));
+}
+
+#[test]
+fn a_blind_store_makes_and_lists_no_links() {
+    let device = Replica::new(&full_key(1));
+    device.set("a", b"1");
+    let token = share(&device, "a", PLAIN).token;
+    let server = Replica::new(&server_key(1));
+    server.pull(&device);
+    let is_blind = |error: WriteError| matches!(error, WriteError::Read(ReadError::Blind));
+    assert!(server.store.share("a", PLAIN).err().is_some_and(is_blind));
+    assert!(server.store.revoke(&token).err().is_some_and(is_blind));
+    assert!(server.store.revoke_all("a").err().is_some_and(is_blind));
+    assert!(matches!(server.store.shares(None), Err(ReadError::Blind)));
+}
+
+#[test]
+fn a_reader_goes_to_any_byte() {
+    let device = Replica::new(&full_key(1));
+    for size in [0, 1, 4_096, 4_097, 32_768, 65_536, 200_000] {
+        device.set("a", &bytes(size));
+        let token = share(&device, "a", PLAIN).token;
+        for offset in [0, 1, 4_095, 32_767, 32_768, 40_000, 65_535, size.saturating_sub(1), size, size + 1, usize::MAX]
+        {
+            let mut reader = device.store.open_share(&token).unwrap().reader;
+            let mut read = Vec::new();
+            // Also after something was read.
+            reader.next(&mut read).unwrap();
+            reader.seek(offset as u64);
+            read.clear();
+            while reader.next(&mut read).unwrap() {}
+            assert_eq!(read, bytes(size)[offset.min(size)..], "{offset} of {size}");
+        }
+    }
+}
