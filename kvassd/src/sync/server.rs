@@ -26,7 +26,7 @@ use super::channel::{self, Channel, REFUSAL};
 use super::grpc::{self, Frame, sync_server};
 use super::session::{self, Link, Progress, Side};
 use crate::accept::{self, Guest};
-use crate::http;
+use crate::http::{self, Links};
 use crate::logs::Seldom;
 use crate::network::Accept;
 use crate::store::Store;
@@ -37,6 +37,7 @@ use crate::store::Store;
 /// None: what fails is one connection.
 pub async fn serve(store: Store, listener: impl Accept, stop: CancellationToken) -> io::Result<()> {
     let sessions = TaskTracker::new();
+    let links = Links::new(store.clone());
     let service = Service {
         store,
         stop: stop.clone(),
@@ -47,7 +48,7 @@ pub async fn serve(store: Store, listener: impl Accept, stop: CancellationToken)
     let devices = sync_server::SyncServer::new(service)
         .max_decoding_message_size(grpc::FRAME_MAX)
         .max_encoding_message_size(grpc::FRAME_MAX);
-    accept::run(listener, Port { devices }, stop).await;
+    accept::run(listener, Port { devices, links }, stop).await;
     sessions.close();
     sessions.wait().await;
     Ok(())
@@ -57,13 +58,14 @@ pub async fn serve(store: Store, listener: impl Accept, stop: CancellationToken)
 #[derive(Clone)]
 struct Port {
     devices: sync_server::SyncServer<Service>,
+    links: Links,
 }
 
 impl accept::Serve for Port {
     async fn serve(&self, request: hyper::Request<Incoming>) -> hyper::Response<Body> {
         let kind = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
         if !kind.starts_with(b"application/grpc") {
-            return http::answer(&request);
+            return self.answer(request).await;
         }
         if request.version() != Version::HTTP_2 {
             return http::too_old();
@@ -73,6 +75,20 @@ impl accept::Serve for Port {
             Ok(answer) => answer,
             Err(impossible) => match impossible {},
         }
+    }
+}
+
+impl Port {
+    /// Answers somebody who is no device.
+    async fn answer(&self, request: hyper::Request<Incoming>) -> hyper::Response<Body> {
+        if request.uri().path() != http::LINK {
+            return http::answer(&request);
+        }
+        // The body goes: nothing in it counts.
+        let (request, _) = request.into_parts();
+        #[allow(clippy::expect_used, reason = "every request that is accepted has one")]
+        let guest = request.extensions.get::<Guest>().expect("a guest");
+        self.links.answer(&request, guest).await
     }
 }
 
