@@ -15,7 +15,7 @@ fn any_part_is_the_bytes_that_stand_there() {
             (site.share(&format!("of {length}"), &value), value)
         })
         .collect();
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig { cases: 300, ..ProptestConfig::default() });
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig { cases: 200, ..ProptestConfig::default() });
     let strategy = (
         0..values.len(),
         any::<proptest::sample::Index>(),

@@ -33,7 +33,7 @@ fn a_download_that_is_cut_leaves_no_descriptor() {
     }
     let site = Site::start();
     // More than fits into the buffers of a connection.
-    let value = bytes(24 << 20);
+    let value = bytes(16 << 20);
     let link = site.share("film", &value);
     let blobs = site.directory().join("blobs").to_string_lossy().into_owned();
     let mut wires: Vec<_> = (0..8).map(|_| site.connect()).collect();
@@ -51,7 +51,7 @@ fn a_download_that_is_cut_leaves_no_descriptor() {
 #[test]
 fn a_stop_does_not_wait_for_those_who_take_nothing() {
     let mut site = Site::start();
-    let link = site.share("film", &bytes(24 << 20));
+    let link = site.share("film", &bytes(16 << 20));
     let mut wire = site.connect();
     send(&mut wire, "GET", &link, &[]);
     Answer::head(&mut wire);
@@ -61,7 +61,7 @@ fn a_stop_does_not_wait_for_those_who_take_nothing() {
     assert!(began.elapsed() < PATIENCE);
     let mut rest = Vec::new();
     let _ = wire.read_to_end(&mut rest);
-    assert!(rest.len() < 24 << 20);
+    assert!(rest.len() < 16 << 20);
 }
 
 #[test]
@@ -103,15 +103,15 @@ fn over_http_2_it_is_the_same() {
 
 #[test]
 fn memory_does_not_grow_with_what_is_on_its_way() {
-    let program = Program::serving(&[("film", &bytes(96 << 20))], &[]);
+    let program = Program::serving(&[("film", &bytes(64 << 20))], &[]);
     let Some(before) = program.peak() else { return };
     let [link] = &program.links[..] else { panic!("one link") };
     let mut slow: Vec<_> = (0..16).map(|_| connect(program.address)).collect();
     for wire in &mut slow {
         send(wire, "GET", link, &[]);
-        assert_eq!(Answer::head(wire).length(), 96 << 20);
+        assert_eq!(Answer::head(wire).length(), 64 << 20);
     }
-    assert_eq!(ask(program.address, "GET", link, &[]).body.len(), 96 << 20);
+    assert_eq!(ask(program.address, "GET", link, &[]).body.len(), 64 << 20);
     let grown = program.peak().unwrap() - before;
     assert!(grown < 16 << 10, "{grown} KiB");
 }
