@@ -47,22 +47,36 @@ def fingerprint(account: bytes) -> str:
     return "-".join(digits[at : at + 4] for at in range(0, 16, 4))
 
 
-def server_key(sync: bytes) -> str:
-    """K_sync as people copy it, in Crockford's base 32 with a checksum of four bytes."""
-    data = sync + sha256(b"kvass v1 server key" + sync)[:4]
-    bits = "".join(f"{byte:08b}" for byte in data) + "00"
+def base32(data: bytes) -> str:
+    """Crockford's base 32 in lower case."""
+    bits = "".join(f"{byte:08b}" for byte in data)
+    bits += "0" * (-len(bits) % 5)
     digits = "0123456789abcdefghjkmnpqrstvwxyz"
-    return "kvass-server-" + "".join(digits[int(bits[at : at + 5], 2)] for at in range(0, len(bits), 5))
+    return "".join(digits[int(bits[at : at + 5], 2)] for at in range(0, len(bits), 5))
+
+
+def server_key(sync: bytes) -> str:
+    """K_sync as people copy it, with a checksum of four bytes."""
+    return "kvass-server-" + base32(sync + sha256(b"kvass v1 server key" + sync)[:4])
 
 
 def field(number: int, data: bytes) -> bytes:
     """A protobuf field of bytes, left out where it is empty."""
-    varint, rest = bytearray(), len(data)
+    return bytes([number << 3 | 2]) + varint(len(data)) + data if data else b""
+
+
+def number(at: int, value: int) -> bytes:
+    """A protobuf field of a number, left out where it is 0."""
+    return bytes([at << 3]) + varint(value) if value else b""
+
+
+def varint(rest: int) -> bytes:
+    out = bytearray()
     while rest > 127:
-        varint.append(rest & 127 | 128)
+        out.append(rest & 127 | 128)
         rest >>= 7
-    varint.append(rest)
-    return bytes([number << 3 | 2]) + bytes(varint) + data if data else b""
+    out.append(rest)
+    return bytes(out)
 
 
 def aes(content_key: bytes, position: int, last: bool):
@@ -99,18 +113,48 @@ def record(keys: dict[str, bytes], given: dict) -> dict:
             out["sealed_value"] = sealed_value
         if given["size"] > INLINE_MAX:
             out["blob_sha256"] = sha256(sealed_value + hashes)
+    header = field(1, name) + field(2, content_key)
+    return out | seal(keys, given, out["id"], given["size"], value_hash, header)
+
+
+def seal(keys: dict[str, bytes], given: dict, at: bytes, size: int, value_hash: bytes, header: bytes) -> dict:
+    """A record of any kind, once its header and its value are known."""
     generation = struct.pack(">I", given["generation"])
     stamp = struct.pack(">QQI", given["time_us"], given["counter"], given["pid"])
-    expiry_and_size = struct.pack(">QQ", given["expiry_us"], given["size"])
-    clear = bytes([1, given["kind"]]) + out["id"] + generation + stamp + expiry_and_size + value_hash
-    header = field(1, name) + field(2, content_key)
-    record_key = derive(keys["record"], b"kvass v1 header" + out["id"] + generation)
+    expiry_and_size = struct.pack(">QQ", given["expiry_us"], size)
+    clear = bytes([1, given["kind"]]) + at + generation + stamp + expiry_and_size + value_hash
+    record_key = header_key(keys, at, generation)
     nonce = mac(keys["nonce"], b"kvass v1 nonce", clear, header)[:24]
     cipher = ChaCha20_Poly1305.new(key=record_key, nonce=nonce)
     cipher.update(clear)
     sealed = nonce + b"".join(cipher.encrypt_and_digest(header))
-    out |= {"value_hash": value_hash, "clear": clear, "header": header, "record_key": record_key, "nonce": nonce}
+    out = {"value_hash": value_hash, "clear": clear, "header": header, "record_key": record_key, "nonce": nonce}
     return out | {"sealed": sealed, "auth": mac(keys["auth"], b"kvass v1 auth", clear, sealed)}
+
+
+def header_key(keys: dict[str, bytes], at: bytes, generation: bytes) -> bytes:
+    return derive(keys["record"], b"kvass v1 header" + at + generation)
+
+
+def link(keys: dict[str, bytes], given: dict, records: list[dict]) -> dict:
+    """A link to a name or, with `pin`, to the version that is the record of that number."""
+    token, name = bytes.fromhex(given["token"]), given["name"].encode()
+    target = mac(keys["id"], b"kvass v1 id", name)[:16]
+    grant = field(1, target)
+    if given["pin"] is None:
+        grant += field(3, header_key(keys, target, bytes(4))) + number(4, given["reads"])
+    else:
+        pinned = records[given["pin"]]
+        grant += number(4, given["reads"]) + field(5, bytes.fromhex(pinned["given"]["content_key"]))
+        grant += field(6, bytes.fromhex(pinned["gives"]["value_hash"])) + number(7, pinned["given"]["size"])
+        grant += field(8, name)
+    grant_key = derive(token, b"kvass v1 link grant" + keys["account"])
+    sealed_value = b"".join(seal_value(grant_key, grant))
+    header = field(1, name) + field(3, token) + number(4, given["reads"]) + number(5, int(given["pin"] is not None))
+    out = {"id": derive(token, b"kvass v1 link id", 16), "grant_key": grant_key, "grant": grant}
+    out |= {"sealed_value": sealed_value}
+    out |= seal(keys, given, out["id"], len(grant), sha256(sha256(sealed_value)), header)
+    return {"text": base32(token)} | {name: data.hex() for name, data in out.items()}
 
 
 def expected(vectors: dict) -> dict:
@@ -121,7 +165,8 @@ def expected(vectors: dict) -> dict:
         {"given": one["given"], "gives": {name: data.hex() for name, data in record(keys, one["given"]).items()}}
         for one in vectors["records"]
     ]
-    return {"key": vectors["key"], "derived": derived, "records": records}
+    links = [{"given": one["given"], "gives": link(keys, one["given"], records)} for one in vectors["links"]]
+    return {"key": vectors["key"], "derived": derived, "records": records, "links": links}
 
 
 def main() -> int:
@@ -132,7 +177,7 @@ def main() -> int:
     elif vectors != wanted:
         print("format: the vectors and this implementation differ", file=sys.stderr)
         return 1
-    print(f"format: {len(wanted['records'])} records agree")
+    print(f"format: {len(wanted['records'])} records and {len(wanted['links'])} links agree")
     return 0
 
 

@@ -18,6 +18,7 @@ pub(crate) mod failure;
 mod join;
 mod list;
 mod note;
+mod shares;
 pub(crate) mod state;
 mod value;
 mod watch;

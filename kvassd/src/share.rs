@@ -60,9 +60,13 @@ impl Label {
     #[must_use]
     pub fn fits(&self, keys: &Keys, clear: &Clear, sealed: &[u8]) -> bool {
         let Ok(grant) = Grant::open(&self.token, keys.account(), sealed) else { return false };
+        let fits_reach = match &grant.reach {
+            Reach::Entry(_) => !self.pin,
+            Reach::Version { name, .. } => self.pin && *name == self.name,
+        };
         grant.target == keys.record_id(&self.name)
             && grant.reads == self.reads
-            && matches!(grant.reach, Reach::Version { .. }) == self.pin
+            && fits_reach
             && clear.id == self.token.locator()
     }
 }

@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use kvass_proto::v1::Header;
-use kvassd::keys::{EncryptionKey, Keys, SyncKey, decode_hex, encode_hex};
-use kvassd::record::{Auth, Clear, FORMAT, Kind, Record, ValueHash};
+use kvassd::keys::{EncryptionKey, Keys, SyncKey, Token, decode_hex, encode_hex};
+use kvassd::record::{Auth, Clear, FORMAT, Kind, Record, RecordId, ValueHash};
 use kvassd::seal;
+use kvassd::share::{Grant, Label, Reach};
 use kvassd::stamp::Stamp;
 use kvassd::value::{self, CHUNK, ContentKey, INLINE_MAX, TAG};
 use prost::Message;
@@ -49,10 +50,16 @@ fn header(given: &Value) -> Header {
 }
 
 fn clear(keys: &Keys, given: &Value, value_hash: ValueHash) -> Clear {
+    let (id, size) = (keys.record_id(text(given, "name")), number(given, "size"));
+    Clear { id, size, ..clear_of(given, value_hash) }
+}
+
+/// All of a clear part but id and size.
+fn clear_of(given: &Value, value_hash: ValueHash) -> Clear {
     Clear {
         format: FORMAT,
         kind: Kind(number(given, "kind") as u8),
-        id: keys.record_id(text(given, "name")),
+        id: RecordId([0; 16]),
         generation: number(given, "generation") as u32,
         stamp: Stamp {
             time_us: number(given, "time_us"),
@@ -60,7 +67,7 @@ fn clear(keys: &Keys, given: &Value, value_hash: ValueHash) -> Clear {
             pid: number(given, "pid") as u32,
         },
         expiry_us: number(given, "expiry_us"),
-        size: number(given, "size"),
+        size: 0,
         value_hash,
     }
 }
@@ -140,5 +147,53 @@ fn values_are_sealed_to_these_bytes() {
         let blob = gives["blob_sha256"].as_str();
         assert_eq!(blob.is_some(), number(given, "size") > INLINE_MAX);
         assert!(blob.is_none_or(|wanted| wanted == encode_hex(&value::chunk_hash(&[sealed, hashes].concat()))));
+    }
+}
+
+/// The label and the grant of a link: to the entry, or to the version that is the record of that number.
+fn link(keys: &Keys, vectors: &Value, given: &Value) -> (Label, Grant) {
+    let (name, reads) = (text(given, "name"), number(given, "reads"));
+    let token = Token::from_bytes(&bytes(given, "token")).unwrap();
+    let at = given["pin"].as_u64();
+    // Both are records of the same entry.
+    let record = &vectors["records"][at.unwrap_or_default() as usize];
+    let reach = match at {
+        None => Reach::Entry(<[u8; 32]>::try_from(bytes(&record["gives"], "record_key")).unwrap().into()),
+        Some(_) => Reach::Version {
+            key: ContentKey::from_bytes(&bytes(&record["given"], "content_key")).unwrap(),
+            hash: ValueHash(bytes(&record["gives"], "value_hash").try_into().unwrap()),
+            size: number(&record["given"], "size"),
+            name: name.into(),
+        },
+    };
+    let label = Label { name: name.into(), token, reads, pin: at.is_some() };
+    (label, Grant { target: keys.record_id(name), generation: 0, reads, reach })
+}
+
+#[test]
+fn links_are_sealed_to_these_bytes_and_these_bytes_open() {
+    let vectors = vectors();
+    let keys = keys(&vectors);
+    for vector in vectors["links"].as_array().unwrap() {
+        let (given, gives) = (&vector["given"], &vector["gives"]);
+        let (label, grant) = link(&keys, &vectors, given);
+        assert_eq!(*label.token.to_text(), text(gives, "text"));
+        assert!(Token::from_text(text(gives, "text")).as_ref() == Some(&label.token));
+        assert_eq!(encode_hex(&label.token.locator().0), text(gives, "id"));
+        let sealed = grant.seal(&label.token, keys.account());
+        assert_eq!(encode_hex(&sealed.bytes), text(gives, "sealed_value"));
+        assert_eq!(encode_hex(&sealed.hash.0), text(gives, "value_hash"));
+        let size = sealed.size;
+        assert_eq!(size, bytes(gives, "grant").len() as u64);
+        let clear = Clear { id: label.token.locator(), size, ..clear_of(given, sealed.hash) };
+        let header = label.header().encode_to_vec();
+        assert_eq!(encode_hex(&header), text(gives, "header"));
+        let record = seal::seal(&keys, &clear, &header);
+        assert_eq!(encode_hex(&record.clear), text(gives, "clear"));
+        assert_eq!(encode_hex(&record.sealed), text(gives, "sealed"));
+        assert_eq!(encode_hex(&record.auth.0), text(gives, "auth"));
+        assert_eq!(seal::verify(&keys, &record), Ok(clear));
+        let opened = seal::open(&keys, &clear, &record).unwrap();
+        assert!(Label::of(&opened) == Some(label.clone()) && label.fits(&keys, &clear, &sealed.bytes));
     }
 }

@@ -8,7 +8,14 @@ mod replica;
 use std::sync::Barrier;
 
 use kvassd::keys::Token;
-use kvassd::store::{Gone, Linked, ReadError, Reads, Share, ShareError, ShareOptions, Store, WriteError};
+use kvassd::record::{Clear, Kind, Record, RecordId, ValueHash};
+use kvassd::seal;
+use kvassd::share::{Grant, Reach};
+use kvassd::stamp::Stamp;
+use kvassd::store::{
+    Gone, Linked, Opening, ReadError, Reads, RunId, Share, ShareError, ShareOptions, Store, StoreId, Travelling,
+    WriteError, repair,
+};
 use replica::{Replica, bytes, full_key, server_key};
 
 const PLAIN: ShareOptions = ShareOptions { expiry_us: 0, reads: 0, pin: false, another: false };
@@ -350,4 +357,195 @@ fn a_reader_goes_to_any_byte() {
             assert_eq!(read, bytes(size)[offset.min(size)..], "{offset} of {size}");
         }
     }
+}
+
+/// All that a store holds, in no order.
+fn sorted(replica: &Replica) -> Vec<Vec<u8>> {
+    let flat = |record: Travelling| {
+        let Travelling { record, value } = record;
+        [record.clear, record.sealed, record.auth.0.to_vec(), value.unwrap_or_default()].concat()
+    };
+    let mut all: Vec<_> = replica.records().into_iter().map(flat).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_new_key_seals_links_anew_to_the_same_bytes_on_every_device() {
+    let (device, mut other) = (Replica::new(&full_key(1)), Replica::new(&full_key(1)));
+    device.set("a", &bytes(9_000));
+    device.set("b", b"2");
+    let limited = share(&device, "a", ShareOptions { reads: 3, ..PLAIN }).token;
+    let pinned = share(&device, "b", ShareOptions { pin: true, ..PLAIN }).token;
+    let ended = share(&device, "b", ShareOptions { pin: true, ..PLAIN }).token;
+    let revoked = share(&device, "b", PLAIN).token;
+    device.store.revoke(&revoked).unwrap();
+    other.pull(&device);
+    other.store.count_read(&limited).unwrap();
+    let old = sorted(&device);
+    for replica in [&device, &other] {
+        replica.store.change_key(full_key(2), false).unwrap();
+    }
+    assert_eq!(sorted(&device), sorted(&other));
+    assert_eq!(device.store.digest().unwrap(), other.store.digest().unwrap());
+    assert!(sorted(&device).iter().all(|record| !old.contains(record)));
+
+    other.restart();
+    check(&other.store);
+    assert_eq!(open(&device, &limited), bytes(9_000));
+    assert_eq!(other.store.open_share(&limited).unwrap().reads, Some(Reads { allowed: 3, used: 1 }), "it counts on");
+    assert_eq!(closed(&other.store, &revoked), Some(Gone::Revoked));
+    let blind = Replica::new(&server_key(2));
+    blind.pull(&device);
+    assert_eq!((open(&blind, &limited), open(&blind, &pinned)), (bytes(9_000), b"2".to_vec()));
+    device.set("b", b"3");
+    blind.pull(&device);
+    assert_eq!(closed(&blind.store, &ended), Some(Gone::Replaced));
+    // Back under the first key it is what it was.
+    let third = Replica::new(&full_key(2));
+    third.pull(&other);
+    third.store.change_key(full_key(1), false).unwrap();
+    assert_eq!(sorted(&third), old);
+}
+
+/// Whoever has the server key and a token can open the grant and seal another one, and no device takes it.
+#[test]
+fn no_device_takes_what_a_holder_of_token_and_server_key_makes_up() {
+    let device = Replica::new(&full_key(1));
+    device.set("a", b"1");
+    device.set("secret", b"2");
+    let token = share(&device, "a", PLAIN).token;
+    let server = Replica::new(&server_key(1));
+    server.pull(&device);
+    let true_one = |kind| {
+        let records = server.records().into_iter().map(|record| (Clear::parse(&record.record.clear).unwrap(), record));
+        records.into_iter().find(|(clear, _)| clear.kind == kind).unwrap()
+    };
+    let (link, record) = true_one(Kind::LINK);
+    let later = |clear: Clear| Clear { stamp: Stamp { time_us: clear.stamp.time_us + 1, ..clear.stamp }, ..clear };
+    let made_up = |clear: Clear, value| {
+        let record = Record { clear: clear.encode().to_vec(), ..record.record.clone() };
+        Travelling { record, value }
+    };
+    let account = server.store.identity().1;
+    let mut grant = Grant::open(&token, account, record.value.as_ref().unwrap()).unwrap();
+    (grant.target, grant.reads) = (RecordId([7; 16]), 9);
+    let other = grant.seal(&token, account);
+    let removal = Clear { kind: Kind::REMOVAL, size: 0, value_hash: ValueHash::NONE, ..later(link) };
+    let forged = [
+        made_up(later(link), record.value.clone()),
+        made_up(Clear { expiry_us: u64::MAX, ..link }, record.value.clone()),
+        made_up(Clear { size: other.size, value_hash: other.hash, ..link }, Some(other.bytes.clone())),
+        made_up(Clear { size: other.size, value_hash: other.hash, ..later(link) }, Some(other.bytes)),
+        made_up(removal, None),
+    ];
+    for record in forged {
+        let merged = device.store.merge(account, vec![record.clone()], server.store.opening(), None).unwrap();
+        assert_eq!((merged.stored, merged.refused), (0, vec![0]));
+        assert_eq!(open(&device, &token), b"1");
+        // A blind server cannot tell, which costs nobody but those who ask it.
+        let from = Opening { store: StoreId([9; 16]), run: RunId([9; 16]) };
+        server.store.merge(account, vec![record], from, None).unwrap();
+        let fresh = Replica::new(&full_key(1));
+        fresh.pull(&server);
+        assert_eq!(fresh.content().get("a").map(Vec::as_slice), Some(&b"1"[..]));
+    }
+    assert_eq!(device.store.refused(), 5);
+    check(&device.store);
+}
+
+#[test]
+fn a_link_opens_nothing_of_another() {
+    let device = Replica::new(&full_key(1));
+    device.set("a", b"1");
+    device.set("b", b"2");
+    let more = ShareOptions { another: true, ..PLAIN };
+    let tokens = ["a", "a", "b"].map(|name| share(&device, name, more).token);
+    let account = device.store.identity().1;
+    for record in device.records() {
+        let clear = Clear::parse(&record.record.clear).unwrap();
+        let Some(sealed) = &record.value else { continue };
+        let opened = tokens.iter().filter(|token| Grant::open(token, account, sealed).is_ok()).count();
+        assert_eq!(opened, usize::from(clear.kind == Kind::LINK), "each grant opens with one token, a value with none");
+    }
+    let keys = tokens.each_ref().map(|token| {
+        let row = device.records().into_iter().find(|record| record.record.clear[2..18] == token.locator().0).unwrap();
+        match Grant::open(token, account, &row.value.unwrap()).unwrap().reach {
+            Reach::Entry(key) => key,
+            Reach::Version { .. } => unreachable!(),
+        }
+    });
+    assert!(keys[0] == keys[1] && keys[0] != keys[2]);
+    for record in device.records() {
+        let clear = Clear::parse(&record.record.clear).unwrap();
+        let opened = keys.each_ref().map(|key| seal::open_by(key, &record.record).is_ok());
+        assert!(opened == [false; 3] || clear.kind == Kind::VALUE && opened[0] != opened[2]);
+    }
+}
+
+#[test]
+fn links_and_their_counts_survive_a_repair() {
+    let device = Replica::new(&full_key(1));
+    device.set("a", &bytes(9_000));
+    device.set("b", b"1");
+    let limited = share(&device, "a", ShareOptions { reads: 2, ..PLAIN }).token;
+    let revoked = share(&device, "b", PLAIN).token;
+    device.store.revoke(&revoked).unwrap();
+    let blind = Replica::new(&server_key(1));
+    blind.pull(&device);
+    for mut replica in [device, blind] {
+        replica.store.count_read(&limited).unwrap();
+        replica.restart_after(|directory| {
+            let repaired = repair(directory, &mut |_| ()).unwrap();
+            assert!(repaired.kept == 2 && repaired.lost.is_empty());
+        });
+        check(&replica.store);
+        assert_eq!(replica.store.open_share(&limited).unwrap().reads, Some(Reads { allowed: 2, used: 1 }));
+        assert_eq!(open(&replica, &limited), bytes(9_000));
+        assert_eq!(closed(&replica.store, &revoked), Some(Gone::Revoked));
+        if let Ok(links) = replica.store.shares(None) {
+            assert!(links.len() == 1 && links[0].token == limited);
+        }
+    }
+}
+
+#[test]
+fn links_stay_with_the_account_whatever_is_known_of_its_keys() {
+    let device = Replica::new(&full_key(1));
+    device.set("a", b"1");
+    let token = share(&device, "a", ShareOptions { reads: 2, ..PLAIN }).token;
+    device.store.count_read(&token).unwrap();
+    device.store.change_key(server_key(1), true).unwrap();
+    assert_eq!(device.store.open_share(&token).unwrap().reads, Some(Reads { allowed: 2, used: 1 }));
+    device.store.change_key(full_key(1), false).unwrap();
+    assert_eq!(device.store.shares(Some("a")).unwrap().len(), 1);
+    assert_eq!(device.store.open_share(&token).unwrap().reads, Some(Reads { allowed: 2, used: 1 }));
+    device.store.change_key(server_key(2), true).unwrap();
+    assert_eq!(closed(&device.store, &token), None);
+    device.store.change_key(full_key(2), true).unwrap();
+    assert!(device.store.shares(None).unwrap().is_empty());
+}
+
+#[test]
+fn a_public_url_stays_and_what_a_remote_said_goes_with_it() {
+    let mut device = Replica::new(&full_key(1));
+    assert_eq!(device.store.base_url(), None);
+    device.store.set_remote("http://server:80".into()).unwrap();
+    assert_eq!(device.store.base_url().as_deref(), Some("http://server"));
+    device.store.meet_public_url("https://said.example/").unwrap();
+    assert_eq!(device.store.base_url().as_deref(), Some("https://said.example"));
+    device.restart();
+    assert_eq!(device.store.base_url().as_deref(), Some("https://said.example"));
+    device.store.set_public_url("https://own.example/kv/").unwrap();
+    assert!(matches!(device.store.set_public_url("own.example"), Err(WriteError::Refused(_))));
+    device.store.meet_public_url("nonsense").unwrap();
+    device.store.meet_public_url("https://said.example").unwrap();
+    device.restart();
+    assert_eq!(device.store.base_url().as_deref(), Some("https://own.example/kv"));
+    device.store.set_public_url("").unwrap();
+    assert_eq!(device.store.base_url().as_deref(), Some("https://said.example"));
+    device.store.set_remote("http://other:8000".into()).unwrap();
+    assert_eq!(device.store.base_url().as_deref(), Some("http://other:8000"));
+    device.restart();
+    assert_eq!(device.store.base_url().as_deref(), Some("http://other:8000"));
 }

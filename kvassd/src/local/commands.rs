@@ -1,7 +1,7 @@
 //! The requests: decode, one call into the store, encode.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kvass_proto::key;
 use kvass_proto::v1::list::Detail;
@@ -21,6 +21,9 @@ use crate::sync::remote::{Goal, Remote, RemoteError};
 
 /// How often a client that waits for a sync is shown how far it is.
 const SHOW: Duration = Duration::from_millis(200);
+
+/// How long that rests after counting, in times of what the counting took: it must not hold up what it counts.
+const REST: u32 = 20;
 
 /// How long it may take to see whether another port was meant.
 const GUESS: Duration = Duration::from_secs(2);
@@ -62,9 +65,10 @@ impl Exchange<'_, '_, '_> {
             Command::Preview(preview) => self.preview(preview).await?,
             Command::Join(join) => self.join(join).await?,
             Command::Check(v1::Check {}) => self.check().await?,
-            Command::MakeShare(_) | Command::ListShares(_) | Command::RevokeShares(_) | Command::SetPublicUrl(_) => {
-                return Err(Failure::new(Code::UnknownRequest, "the daemon does not know this request"));
-            }
+            Command::MakeShare(make) => self.make_share(make).await?,
+            Command::ListShares(list) => self.list_shares(list).await?,
+            Command::RevokeShares(revoke) => self.revoke_shares(revoke).await?,
+            Command::SetPublicUrl(set) => self.set_public_url(set).await?,
             Command::Stop(v1::Stop {}) => {
                 return Err(Failure::new(Code::Failed, "a stop is no request to the store"));
             }
@@ -167,7 +171,7 @@ impl Exchange<'_, '_, '_> {
             pid: summary.pid,
             remote: self.remote.url(),
             fingerprint: summary.fingerprint,
-            public_url: String::new(),
+            public_url: self.store.public_url().borrow().in_force().to_owned(),
         }))
     }
 
@@ -226,10 +230,12 @@ impl Exchange<'_, '_, '_> {
         let question = remote.ask();
         let show = async {
             loop {
+                let began = Instant::now();
                 let link = self.shared.call(|| shown.link()).await;
+                let counting = began.elapsed();
                 let pending = link.as_ref().map_or(0, |link| link.pending);
                 self.out.send(Reply::Syncing(v1::Syncing { pending, link })).await?;
-                let _ = tokio::time::timeout(SHOW, shown.changed()).await;
+                let _ = tokio::time::timeout(SHOW.max(counting * REST), shown.changed()).await;
             }
         };
         tokio::select! {
@@ -295,6 +301,9 @@ fn needs_keys(command: &Command) -> bool {
             | Command::Wait(_)
             | Command::Preview(_)
             | Command::Join(_)
+            | Command::MakeShare(_)
+            | Command::ListShares(_)
+            | Command::RevokeShares(_)
     )
 }
 

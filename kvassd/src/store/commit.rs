@@ -68,6 +68,12 @@ pub(crate) enum Job {
         peer: StoreId,
         answer: Answer<()>,
     },
+    /// What is `None` stays.
+    SetPublicUrl {
+        own: Option<String>,
+        remote: Option<String>,
+        answer: Answer<()>,
+    },
     /// A read of a link that may be read `allowed` times.
     CountRead {
         locator: RecordId,
@@ -140,6 +146,9 @@ impl Committer {
             Some(Job::Fork { own, answer }) => drop(answer.send(self.fork(own))),
             Some(Job::SetRemote { remote, answer }) => drop(answer.send(self.set_remote(remote))),
             Some(Job::MeetRemote { peer, answer }) => drop(answer.send(self.meet_remote(peer))),
+            Some(Job::SetPublicUrl { own, remote, answer }) => {
+                drop(answer.send(self.set_public_url(own, remote)));
+            }
             Some(Job::CountRead { locator, allowed, answer }) => {
                 drop(answer.send(self.count_read(locator, allowed)));
             }

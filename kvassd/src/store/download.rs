@@ -35,8 +35,12 @@ const RANGE: u64 = 31 * SEALED;
 /// The longest list of hashes that is taken, in bytes: that of a value of 128 GiB.
 const LIST_MAX: u64 = 128 << 20;
 
-/// Bytes between two syncs of what is written.
-const SYNC_EVERY: u64 = 8 << 20;
+/// Bytes between two syncs of what is written. A commit beside it waits for all that is dirty: this much being synced,
+/// as much waiting for it, and as much again.
+const SYNC_EVERY: u64 = 4 << 20;
+
+/// Bytes of chunks that are written at once: a file takes few long writes in less time than many short ones.
+const GATHER: usize = 8 * SEALED as usize;
 
 /// A blob on its way here. Nobody else takes the same one meanwhile.
 pub struct Download {
@@ -50,6 +54,8 @@ pub struct Download {
     list: List,
     /// Bytes of verified chunks, from the beginning.
     position: u64,
+    /// The last of these, which are not in the file yet; what is lost of them in a crash is asked for again.
+    gathered: Vec<u8>,
     unsynced: u64,
     sync: Option<Sync>,
     _turn: Turn,
@@ -153,9 +159,15 @@ impl Download {
         } else if hash != self.listed(self.position)? {
             return Err(DownloadError::Wrong);
         }
-        self.write(data, offset)?;
+        self.gathered.extend_from_slice(data);
         self.position += length;
-        self.sync_some(length)
+        if self.gathered.len() < GATHER && self.position < self.sealed {
+            return Ok(());
+        }
+        self.write(&self.gathered, self.position - self.gathered.len() as u64)?;
+        let written = self.gathered.len() as u64;
+        self.gathered.clear();
+        self.sync_some(written)
     }
 
     fn is_one_chunk(&self) -> bool {
@@ -334,9 +346,9 @@ impl Store {
         file.set_len(length).map_err(failed)?;
         let threads = self.shared.surroundings.threads && sealed > SYNC_EVERY;
         let sync = if threads { Some(Sync::start(&file).map_err(failed)?) } else { None };
-        let (list, position, unsynced) = (List::new(), 0, 0);
+        let (list, position, gathered, unsynced) = (List::new(), 0, Vec::new(), 0);
         let mut download =
-            Download { layout, space, file, path, hash, sealed, list, position, unsynced, sync, _turn: turn };
+            Download { layout, space, file, path, hash, sealed, list, position, gathered, unsynced, sync, _turn: turn };
         if !is_new {
             download.resume().map_err(failed)?;
         }

@@ -25,8 +25,9 @@ use crate::record::{Clear, RecordError};
 /// came from.
 pub(crate) const FORMAT: u32 = 2;
 
-/// What sled may keep in memory, in bytes.
-const CACHE: u64 = 8 << 20;
+/// What sled may keep in memory, in bytes: the index of 100,000 short values. Ids are spread evenly, so an index that
+/// has outgrown it is read from the file for every record that is merged; it is taken only where there is so much.
+const CACHE: u64 = 64 << 20;
 
 /// How long an index that was closed may still be locked.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -144,6 +145,10 @@ pub(crate) mod meta {
     pub(crate) const PID: &[u8] = b"pid";
     /// The remote as a URL; empty or missing: none.
     pub(crate) const REMOTE: &[u8] = b"remote";
+    /// What was set to stand before links, and what the remote says; empty or missing: nothing.
+    pub(crate) const PUBLIC_URL: &[u8] = b"public-url";
+    /// See [`PUBLIC_URL`].
+    pub(crate) const REMOTE_PUBLIC_URL: &[u8] = b"remote-public-url";
     /// Which peer the remote is, and since when.
     pub(crate) const REMOTE_PEER: &[u8] = b"remote-peer";
 

@@ -20,12 +20,15 @@ use super::space::Purpose;
 use super::subject::Subject;
 use super::value_reader::blob_length;
 use super::{ReadError, Seq, Store, WriteError};
-use crate::keys::{Access, AccountId, SyncKey};
-use crate::record::{Clear, Kind, Record, RecordError, ValueHash};
+use crate::keys::{Access, AccountId, Keys, SyncKey};
+use crate::record::{Clear, Kind, Record, RecordError, RecordId, ValueHash};
 use crate::value;
 
 /// The least time between two forks of a store that is open: ten minutes.
 const FORK_US: u64 = 10 * 60 * 1_000_000;
+
+/// So many records are worth another thread.
+const MANY: usize = 128;
 
 /// A record on its way from one store to another, with its sealed value where that is short.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +97,29 @@ impl Arrival {
         }
         Ok(Self { clear, travelling, subject })
     }
+
+    /// Verifies records in their order; half of them on another thread where there are many.
+    fn verify_all(
+        keys: &Access,
+        mut records: Vec<Travelling>,
+        threads: bool,
+    ) -> impl Iterator<Item = Result<Self, RecordError>> {
+        let verify = |records: Vec<Travelling>| -> Vec<_> {
+            records.into_iter().map(|record| Self::verify(keys, record)).collect()
+        };
+        let here = if threads && records.len() >= MANY { records.len() / 2 } else { records.len() };
+        let rest = records.split_off(here);
+        let (first, second) = if rest.is_empty() {
+            (verify(records), Vec::new())
+        } else {
+            std::thread::scope(|scope| {
+                let beside = scope.spawn(|| verify(rest));
+                let first = verify(records);
+                (first, beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            })
+        };
+        first.into_iter().chain(second)
+    }
 }
 
 impl Store {
@@ -142,8 +168,13 @@ impl Store {
     /// Whether a peer has said that it holds an entry as it is here.
     #[must_use]
     pub fn is_held(&self, name: &str, peer: StoreId) -> bool {
+        self.is_record_held(|keys| keys.record_id(name), peer)
+    }
+
+    /// Whether a peer has said that it holds a record, whose id follows from the keys, as it is here.
+    pub(super) fn is_record_held(&self, id: impl Fn(&Keys) -> RecordId, peer: StoreId) -> bool {
         let row = self.shared.read_index(|index| match index.account.keys.full() {
-            Some(keys) => index.record(keys.record_id(name)),
+            Some(keys) => index.record(id(keys)),
             None => Ok(None),
         });
         let seq = row.ok().flatten().and_then(|row| RecordRow::decode(&row)).map(|row| row.seq);
@@ -226,8 +257,8 @@ impl Store {
             return Err(WriteError::Refused("the key changed meanwhile".into()));
         }
         let (mut arrivals, mut refused) = (Vec::with_capacity(records.len()), Vec::new());
-        for (at, record) in records.into_iter().enumerate() {
-            match Arrival::verify(&keys, record) {
+        for (at, verified) in Arrival::verify_all(&keys, records, self.shared.surroundings.threads).enumerate() {
+            match verified {
                 Ok(arrival) => arrivals.push(arrival),
                 Err(_) => refused.push(at),
             }

@@ -26,6 +26,7 @@ mod pass;
 mod peers;
 mod places;
 mod plan;
+mod public_url;
 mod read;
 mod rekey;
 mod remote;
@@ -56,6 +57,7 @@ pub use error::{OpenError, ReadError, WriteError};
 pub use merge::{Merged, Outgoing, Travelling};
 pub use peers::{Cursor, Opening, Peer, RunId, StoreId};
 pub use places::Places;
+pub use public_url::PublicUrl;
 pub use rekey::Rekeyed;
 pub use remote::Waiting;
 pub use repair::{Repaired, repair};
@@ -212,6 +214,7 @@ struct Shared {
     peers_changed: watch::Sender<()>,
     downloads: Downloads,
     remote: watch::Sender<String>,
+    public_url: watch::Sender<PublicUrl>,
 }
 
 impl Shared {
@@ -307,6 +310,7 @@ impl Store {
             peers_changed: watch::Sender::new(()),
             downloads: Downloads::default(),
             remote: watch::Sender::new(opened.remote),
+            public_url: watch::Sender::new(opened.public_url),
             key: RwLock::new(opened.key),
             refused: AtomicU64::new(0),
             index: RwLock::new(Some(opened.index)),
@@ -372,6 +376,7 @@ impl Store {
     /// A name that is no key, a full disk, or a damaged store; nothing is stored then.
     pub fn set(&self, name: &str, value: NewValue, expiry_us: u64) -> Result<(), WriteError> {
         kvass_proto::key::check(name)?;
+        self.wait_where_removed(name)?;
         self.submit(vec![Write::Set { name: name.to_owned(), value, expiry_us, condition: None }]).map(drop)
     }
 
@@ -405,7 +410,8 @@ impl Store {
     /// A disk so full that not even the reserve helps, or a damaged store; nothing is removed then.
     pub fn remove(&self, names: Vec<String>) -> Result<Vec<String>, WriteError> {
         self.readable()?;
-        self.wait_where_missing(&names)?;
+        // The links of an entry go with it, and only the pass finds all of them.
+        self.shared.names.wait()?;
         let changes = names.iter().map(|name| Write::Remove { name: name.clone() }).collect();
         let outcomes = self.submit(changes)?;
         let missing = names.into_iter().zip(outcomes).filter(|(_, outcome)| *outcome == Outcome::Missing);

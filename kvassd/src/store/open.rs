@@ -13,7 +13,7 @@ use super::peers::Peers;
 use super::row::{State, Tally};
 use super::space::Space;
 use super::witness::{Mark, Witness};
-use super::{OpenError, Seq, key_file, pass, rewrite, space};
+use super::{OpenError, PublicUrl, Seq, key_file, pass, rewrite, space};
 use crate::keys::{AccountId, Key};
 use crate::random::Random;
 use crate::record::ValueHash;
@@ -32,6 +32,7 @@ pub(crate) struct Opened {
     pub(crate) pid: u32,
     pub(crate) peers: Peers,
     pub(crate) remote: String,
+    pub(crate) public_url: PublicUrl,
     /// Files under `blobs/`.
     pub(crate) files: Vec<ValueHash>,
 }
@@ -314,7 +315,11 @@ fn finish(layout: &Layout, index: Index, key: Key, witness: Witness, run: [u8; 1
     }
     let files = pass::list_files(layout).map_err(OpenError::io("read", &layout.blobs()))?;
     let peers = index::guarded(|| Peers::read(&index)).map_err(failed)?;
-    let remote = index::guarded(|| Ok(index.meta.get(meta::REMOTE)?)).map_err(failed)?;
-    let remote = remote.map_or(String::new(), |row| String::from_utf8_lossy(&row).into_owned());
-    Ok(Opened { index, key, witness, run, state, tally, pid, peers, remote, files })
+    let text = |row: &[u8]| {
+        let row = index::guarded(|| Ok(index.meta.get(row)?)).map_err(failed)?;
+        Ok::<_, OpenError>(row.map_or(String::new(), |row| String::from_utf8_lossy(&row).into_owned()))
+    };
+    let remote = text(meta::REMOTE)?;
+    let public_url = PublicUrl { own: text(meta::PUBLIC_URL)?, remote: text(meta::REMOTE_PUBLIC_URL)? };
+    Ok(Opened { index, key, witness, run, state, tally, pid, peers, remote, public_url, files })
 }

@@ -11,7 +11,7 @@ use super::names::Totals;
 use super::row::{self, RecordRow};
 use super::value_reader::ValueReader;
 use super::value_writer::{NewValue, Place};
-use super::{Change, Entry, Position, ReadError, Seq, Store, Summary, WriteError};
+use super::{Change, Entry, Position, ReadError, Seq, Store, Summary};
 use crate::keys::{Key, Keys};
 use crate::record::{Clear, Kind, RecordId};
 use crate::seal;
@@ -197,21 +197,6 @@ impl Store {
     #[must_use]
     pub fn is_blind(&self) -> bool {
         matches!(self.shared.key(), Key::Server(_))
-    }
-
-    /// Before a missing key is called missing, the pass must have seen all.
-    pub(super) fn wait_where_missing(&self, names: &[String]) -> Result<(), WriteError> {
-        let found = |name: &String| {
-            let has = |index: &Index| match index.account.keys.full() {
-                Some(keys) => Ok(index.record(keys.record_id(name))?.is_some()),
-                None => Ok(false),
-            };
-            self.shared.read_index(has).unwrap_or(false)
-        };
-        if !names.iter().all(found) {
-            self.shared.names.wait()?;
-        }
-        Ok(())
     }
 
     /// The place after the last durable change.

@@ -116,7 +116,13 @@ impl Committer {
         self.write_meta(|meta, account| {
             meta.insert(index::meta::REMOTE, remote.as_bytes());
             meta.insert(index::meta::REMOTE_PEER, &peer.encode(account)[..]);
+            if is_another {
+                meta.remove(index::meta::REMOTE_PUBLIC_URL);
+            }
         })?;
+        if is_another {
+            self.forget_remote_public_url();
+        }
         self.shared.change_peers(|peers| peers.set_remote(peer));
         self.shared.remote.send_replace(remote);
         Ok(())

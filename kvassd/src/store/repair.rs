@@ -17,7 +17,7 @@ use super::create::{self, Seed, failed};
 use super::index::{self, Changes, Fault, Index, meta};
 use super::layout::{self, Layout};
 use super::plan::{self, Step, Version};
-use super::row::{self, RECORD_MARK, RecordRow, State, Tally, VALUE_EXTRA, VALUE_MARK};
+use super::row::{self, READS_MARK, RECORD_MARK, RecordRow, State, Tally, VALUE_EXTRA, VALUE_MARK};
 use super::subject::Subject;
 use super::witness::Witness;
 use super::{OpenError, Seq, check, key_file, open};
@@ -126,6 +126,8 @@ struct Salvage {
     logs: Vec<File>,
     versions: HashMap<RecordId, Vec<Candidate>>,
     values: HashMap<ValueHash, Place>,
+    /// How often links were read.
+    reads: HashMap<RecordId, u64>,
     counter: u64,
 }
 
@@ -138,7 +140,8 @@ struct Kept {
 
 impl Salvage {
     fn read(layout: &Layout, keys: &[Owner]) -> io::Result<Self> {
-        let mut salvage = Self { logs: Vec::new(), versions: HashMap::new(), values: HashMap::new(), counter: 0 };
+        let (versions, values, reads) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let mut salvage = Self { logs: Vec::new(), versions, values, reads, counter: 0 };
         let store = layout.store();
         for path in [store.db(), store.db_before()] {
             match File::open(path) {
@@ -175,6 +178,11 @@ impl Salvage {
             {
                 let offset = start + (at + VALUE_EXTRA) as u64;
                 self.values.insert(hash, (self.logs.len(), offset, sealed.len()));
+            } else if bytes.starts_with(READS_MARK)
+                && let Some((id, count)) = row::decode_reads(bytes, keys[0].1.account())
+            {
+                let most = self.reads.entry(id).or_default();
+                *most = count.max(*most);
             }
         }
     }
@@ -283,7 +291,11 @@ fn write(index: &Index, salvage: &Salvage, batch: &[Candidate], state: State, ta
         tally.content += new.bytes;
         let sealed_value = salvage.sealed_value(clear)?;
         let step = Step { subject: subject.clone(), old: None, new, row, sealed_value, blob: None, via: row::HERE };
-        plan::write_step(&mut changes, index.account.keys.account(), clear.id, &step);
+        let account = index.account.keys.account();
+        plan::write_step(&mut changes, account, clear.id, &step);
+        if let Some(count) = salvage.reads.get(&clear.id).filter(|_| clear.kind == Kind::LINK) {
+            changes.reads.insert(&clear.id.0, row::encode_reads(clear.id, *count, account));
+        }
     }
     index::write_progress(&mut changes.meta, state, index.account.keys.account(), *tally);
     index.apply(&index.account.trees, &changes)

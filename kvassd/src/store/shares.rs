@@ -13,7 +13,7 @@ use super::read::Try;
 use super::row::{self, RecordRow};
 use super::space::Purpose;
 use super::value_reader::ValueReader;
-use super::{Outcome, ReadError, Store, WriteError};
+use super::{Outcome, ReadError, Store, StoreId, WriteError};
 use crate::keys::Token;
 use crate::record::{Clear, Kind, Record, RecordId};
 use crate::seal;
@@ -143,7 +143,6 @@ impl Store {
     pub fn share(&self, name: &str, options: ShareOptions) -> Result<Option<Share>, WriteError> {
         self.readable()?;
         kvass_proto::key::check(name)?;
-        self.wait_where_missing(&[name.to_owned()])?;
         self.shared.names.wait()?;
         let ShareOptions { expiry_us, reads, pin, another } = options;
         let token = Token::random(&self.shared.surroundings.random)?;
@@ -259,6 +258,35 @@ impl Store {
             Count::Revoked => return Err(Gone::Revoked.into()),
         }
         Ok(linked)
+    }
+
+    /// Whether a peer has said that it holds a link as it is here.
+    #[must_use]
+    pub fn is_share_held(&self, share: &Share, peer: StoreId) -> bool {
+        let id = share.token.locator();
+        self.is_record_held(|_| id, peer)
+    }
+
+    /// Whether the value of an entry is a file, which takes its time on the way.
+    #[must_use]
+    pub fn is_large(&self, name: &str) -> bool {
+        self.find(name).ok().flatten().is_some_and(|found| found.clear.has_blob())
+    }
+
+    /// Before a removed entry is set again, all links to it must be known: they do not come to life with it.
+    pub(super) fn wait_where_removed(&self, name: &str) -> Result<(), ReadError> {
+        if self.shared.names.is_whole() {
+            return Ok(());
+        }
+        let is_removed = |index: &Index| {
+            let Some(keys) = index.account.keys.full() else { return Ok(false) };
+            let row = index.record(keys.record_id(name))?.and_then(|row| RecordRow::decode(&row));
+            Ok(row.and_then(|row| row.clear().ok()).is_some_and(|clear| clear.kind == Kind::REMOVAL))
+        };
+        match self.shared.read_index(is_removed) {
+            Ok(true) => self.shared.names.wait(),
+            _ => Ok(()),
+        }
     }
 
     fn explain(&self, error: Closed) -> ShareError {

@@ -120,6 +120,7 @@ impl Committer {
             changes.meta.insert(index::meta::ACCOUNT, &account.0[..]);
             if let Some(remote) = &moving.remote {
                 changes.meta.insert(index::meta::REMOTE, remote.as_bytes());
+                changes.meta.remove(index::meta::REMOTE_PUBLIC_URL);
             }
             changes.meta.insert(index::meta::REMOTE_PEER, &moving.peer.encode(account)[..]);
             if moving.keeps_reads {
@@ -160,6 +161,7 @@ impl Committer {
         self.announce();
         if let Some(remote) = moving.remote {
             self.shared.remote.send_replace(remote);
+            self.forget_remote_public_url();
         }
         if let Err(fault) = self.shared.read_index(Index::drop_other_accounts) {
             tracing::warn!(%fault, "what belongs to the old key stays until the next start");

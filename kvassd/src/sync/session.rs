@@ -174,6 +174,8 @@ pub async fn run(
         ended = storing => ended,
         written = &mut writing => return written.map(|()| Ended::Gone),
         () = stop.cancelled() => Ok(Ended::Stopped),
+        // A device hears of it at the beginning of a session.
+        () = public_url_changed(&here), if side == Side::Responder => Ok(Ended::Again),
     };
     let result = match result {
         // The key or the id changed while something was being merged.
@@ -189,6 +191,16 @@ pub async fn run(
     // A peer that takes nothing any more is not waited for.
     let _ = timeout(GOODBYE, writing).await;
     result
+}
+
+/// Returns once another public URL is set here.
+async fn public_url_changed(store: &Store) {
+    let mut public = store.public_url();
+    let own = public.borrow_and_update().own.clone();
+    // An error means that the store is gone, and with it this session.
+    if public.wait_for(|url| url.own != own).await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// The frames that come in.
@@ -256,11 +268,12 @@ impl Session {
             store: own.0.to_vec(),
             run: self.store.run().0.to_vec(),
             clock_us: self.store.surroundings().clock.now_us(),
-            public_url: String::new(),
+            public_url: self.public_url(),
         }));
         let Some(hello) = self.frames.next().await? else { return Ok(Ended::Gone) };
         let Frame::Hello(hello) = hello else { return Err(SessionError::Protocol("no greeting")) };
         let peer = self.meet(own, &hello)?;
+        self.note_public_url(hello.public_url).await;
         let Some(peer) = peer else { return self.fork(own).await };
         let held = self.store.peer(peer.store).held;
         let resume = v1::Resume {
@@ -336,6 +349,24 @@ impl Session {
             Side::Initiator => Ok(None),
             // The other side takes another id.
             Side::Responder => Ok(Some(Opening { store, run })),
+        }
+    }
+
+    /// What is told of links: by a server alone.
+    fn public_url(&self) -> String {
+        match self.side {
+            Side::Initiator => String::new(),
+            Side::Responder => self.store.public_url().borrow().own.clone(),
+        }
+    }
+
+    /// Keeps what a server says of links.
+    async fn note_public_url(&self, url: String) {
+        let store = self.store.clone();
+        if self.side == Side::Initiator
+            && let Ok(Err(error)) = call(move || store.meet_public_url(&url)).await
+        {
+            tracing::warn!(%error, "what stands before links was not noted");
         }
     }
 

@@ -3,8 +3,7 @@
 //! snow is the Noise state machine and nothing else: with its own resolver it would bring a second, slower AES-GCM, a
 //! second SHA-256, and BLAKE2.
 
-use aes_gcm::aead::inout::InOutBuf;
-use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit};
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use sha2::{Digest, Sha256};
 use snow::Error;
 use snow::params::{CipherChoice, DHChoice, HashChoice};
@@ -131,21 +130,20 @@ impl Hash for Hasher {
     }
 }
 
-/// AES-256-GCM with Noise's nonces: four zero bytes and the number of the message, big endian. The key is zeroized when
-/// it is dropped.
-struct AesGcm(Option<Aes256Gcm>);
+/// AES-256-GCM with Noise's nonces: four zero bytes and the number of the message, big endian.
+struct AesGcm(Option<LessSafeKey>);
 
 impl AesGcm {
-    fn keyed(&self) -> &Aes256Gcm {
+    fn keyed(&self) -> &LessSafeKey {
         #[allow(clippy::expect_used, reason = "snow refuses to use a cipher before it has set a key")]
         self.0.as_ref().expect("a key")
     }
 }
 
-fn nonce(number: u64) -> [u8; 12] {
+fn nonce(number: u64) -> Nonce {
     let mut nonce = [0; 12];
     nonce[4..].copy_from_slice(&number.to_be_bytes());
-    nonce
+    Nonce::assume_unique_for_key(nonce)
 }
 
 impl Cipher for AesGcm {
@@ -154,26 +152,27 @@ impl Cipher for AesGcm {
     }
 
     fn set(&mut self, key: &[u8; 32]) {
-        self.0 = Some(Aes256Gcm::new(key.into()));
+        #[allow(clippy::expect_used, reason = "such a key has 32 bytes")]
+        let key = UnboundKey::new(&AES_256_GCM, key).expect("32 bytes");
+        self.0 = Some(LessSafeKey::new(key));
     }
 
     fn encrypt(&self, number: u64, associated: &[u8], plaintext: &[u8], sealed: &mut [u8]) -> usize {
         let (body, rest) = sealed.split_at_mut(plaintext.len());
-        #[allow(clippy::expect_used, reason = "both have the same length, far below 64 GiB")]
-        let tag = InOutBuf::new(plaintext, body)
-            .ok()
-            .and_then(|buffer| self.keyed().encrypt_inout_detached(&nonce(number).into(), associated, buffer).ok())
-            .expect("short buffers of one length");
-        rest[..TAG].copy_from_slice(&tag);
+        body.copy_from_slice(plaintext);
+        let sealing = self.keyed().seal_in_place_separate_tag(nonce(number), Aad::from(associated), body);
+        #[allow(clippy::expect_used, reason = "a message is far shorter than 64 GiB")]
+        let tag = sealing.expect("a short message");
+        rest[..TAG].copy_from_slice(tag.as_ref());
         plaintext.len() + TAG
     }
 
     fn decrypt(&self, number: u64, associated: &[u8], sealed: &[u8], opened: &mut [u8]) -> Result<usize, Error> {
         let (body, tag) = sealed.split_last_chunk::<TAG>().ok_or(Error::Decrypt)?;
         let opened = opened.get_mut(..body.len()).ok_or(Error::Decrypt)?;
-        let buffer = InOutBuf::new(body, opened).map_err(|_| Error::Decrypt)?;
+        opened.copy_from_slice(body);
         self.keyed()
-            .decrypt_inout_detached(&nonce(number).into(), associated, buffer, tag.into())
+            .open_in_place_separate_tag(nonce(number), Aad::from(associated), (*tag).into(), opened, 0..)
             .map_err(|_| Error::Decrypt)?;
         Ok(body.len())
     }

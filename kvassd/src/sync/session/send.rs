@@ -14,8 +14,9 @@ use super::{Ended, SessionError, call};
 use crate::keys::AccountId;
 use crate::store::{Cursor, Opening, Outgoing, ReadError, Seq, Store, StoreId, Travelling};
 
-/// Rows of the log that are read at once.
-const ROWS: usize = 256;
+/// Rows of the log that are read at once, and merged at once on the other side: many, because each commit is synced to
+/// the disk; and so few that a local write hardly waits for one.
+const ROWS: usize = 1_024;
 
 /// About how many bytes of records one frame carries.
 const FRAME: usize = 48 << 10;
