@@ -4,7 +4,7 @@ set -eu
 
 usage() {
     cat <<'END'
-usage: ./install.sh [--prefix DIR]
+usage: ./install.sh [--enable] [--prefix DIR]
        ./install.sh --uninstall [--prefix DIR]
 
 Builds the client `kvass` and the daemon `kvassd` and puts them into
@@ -13,8 +13,14 @@ replaced in one step, and a daemon that runs is restarted. In the end it
 sets and gets a value in a temporary data directory; your store is not
 touched.
 
+It also places the files by which the daemon can start at login: units of
+systemd, on macOS an agent of launchd. Without them the first command
+starts it.
+
   --prefix DIR   install into DIR/bin
-  --uninstall    stop the daemon and remove both programs; your data stays
+  --enable       start the daemon now, and from now on at login
+  --uninstall    stop the daemon, remove both programs and what starts them;
+                 your data stays
   --help         this text
 
 It needs Rust (cargo) and a C compiler for linking.
@@ -30,6 +36,7 @@ die() {
 }
 
 prefix=
+enable=
 uninstall=
 while [ $# -gt 0 ]; do
     case $1 in
@@ -39,6 +46,7 @@ while [ $# -gt 0 ]; do
         shift
         ;;
     --prefix=*) prefix=${1#--prefix=} ;;
+    --enable) enable=yes ;;
     --uninstall) uninstall=yes ;;
     -h | --help)
         usage
@@ -82,8 +90,119 @@ daemon_runs() {
     case $program in "$(cd "$bin" && pwd -P)/"*) ;; *) return 1 ;; esac
 }
 
+# What starts the daemon at login.
+units=${XDG_CONFIG_HOME:-${HOME:-}/.config}/systemd/user
+agent=${HOME:-}/Library/LaunchAgents/kvass.kvassd.plist
+
+# Writes a unit for the programs of this installation. systemd would expand % and $, and takes spaces only in quotes.
+fill_unit() {
+    BIN=$bin/kvassd DATA=$data HOME_DATA=${HOME:-}/.local/share/kvass awk '
+        function put(line, what, path) {
+            at = index(line, what)
+            return at == 0 ? line : substr(line, 1, at - 1) path substr(line, at + length(what))
+        }
+        function word(path) {
+            if (path !~ /[^A-Za-z0-9_.,:+@%\/-]/) return path
+            gsub(/["\\]/, "\\\\&", path)
+            gsub(/\$/, "$$", path)
+            return "\"" path "\""
+        }
+        BEGIN {
+            bin = ENVIRON["BIN"]
+            data = ENVIRON["DATA"] == ENVIRON["HOME_DATA"] ? "%h/.local/share/kvass" : ENVIRON["DATA"]
+            gsub(/%/, "%%", bin)
+            if (data !~ /^%h/) gsub(/%/, "%%", data)
+        }
+        /^#/ { print; next }
+        /^ExecStart=/ { print put(put($0, "%h/.local/share/kvass", word(data)), "/usr/bin/kvassd", word(bin)); next }
+        { print put($0, "%h/.local/share/kvass", data) }
+    ' "$here/systemd/$1"
+}
+
+# Writes the agent for the programs of this installation, as XML.
+fill_agent() {
+    BIN=$bin DATA=$data awk '
+        function put(line, what, path) {
+            at = index(line, what)
+            return at == 0 ? line : substr(line, 1, at - 1) path substr(line, at + length(what))
+        }
+        function text(path) {
+            gsub(/&/, "\\&amp;", path)
+            gsub(/</, "\\&lt;", path)
+            return path
+        }
+        { print put(put($0, "@BIN@", text(ENVIRON["BIN"])), "@DATA@", text(ENVIRON["DATA"])) }
+    ' "$here/launchd/kvass.kvassd.plist"
+}
+
+# Whether a unit or agent was placed, and starts the daemon of this prefix.
+is_ours() { [ -f "$1" ] && grep -qF "$bin/kvassd" "$1"; }
+
+systemctl_user() { command -v systemctl >/dev/null 2>&1 && systemctl --user "$@" >/dev/null 2>&1; }
+
+# Places what starts the daemon at login. No failure of it is one of the installation.
+place_services() {
+    if [ "$(uname -s)" = Darwin ]; then
+        if mkdir -p "${agent%/*}" && fill_agent >"$agent"; then return 0; fi
+        say "The agent could not be written: $agent"
+        return 1
+    fi
+    if ! command -v systemctl >/dev/null 2>&1; then
+        say 'There is no systemd here: the first command starts the daemon.'
+        return 1
+    fi
+    if mkdir -p "$units" && fill_unit kvassd.service >"$units/kvassd.service" &&
+        fill_unit kvassd.socket >"$units/kvassd.socket"; then
+        systemctl_user daemon-reload || true
+        return 0
+    fi
+    say "The units could not be written: $units"
+    return 1
+}
+
+enable_services() {
+    if [ "$(uname -s)" = Darwin ]; then
+        launchctl bootout "gui/$(id -u)/kvass.kvassd" 2>/dev/null || true
+        launchctl bootstrap "gui/$(id -u)" "$agent"
+    else
+        systemctl --user enable --now kvassd.socket kvassd.service
+    fi
+}
+
+is_enabled() {
+    if [ "$(uname -s)" = Darwin ]; then
+        launchctl print "gui/$(id -u)/kvass.kvassd" >/dev/null 2>&1
+    else
+        systemctl_user is-enabled kvassd.service
+    fi
+}
+
+how_to_enable() {
+    if [ "$(uname -s)" = Darwin ]; then
+        say "To start the daemon at login:  launchctl bootstrap gui/\$(id -u) '$agent'"
+    else
+        say 'To start the daemon at login:  systemctl --user enable --now kvassd.socket kvassd.service'
+    fi
+}
+
+remove_services() {
+    if [ "$(uname -s)" = Darwin ]; then
+        is_ours "$agent" || return 0
+        launchctl bootout "gui/$(id -u)/kvass.kvassd" 2>/dev/null || true
+        rm -f "$agent"
+    else
+        is_ours "$units/kvassd.service" || return 0
+        # The socket first: it would start the daemon again.
+        systemctl_user disable --now kvassd.socket kvassd.service || true
+        rm -f "$units/kvassd.service" "$units/kvassd.socket"
+        systemctl_user daemon-reload || true
+    fi
+    say 'Removed what starts the daemon at login.'
+}
+
 if [ -n "$uninstall" ]; then
     [ -e "$bin/kvass" ] || [ -e "$bin/kvassd" ] || die "there is no kvass in $bin" 'it may be elsewhere: --prefix DIR'
+    remove_services
     if daemon_runs && [ -x "$bin/kvass" ]; then
         "$bin/kvass" daemon stop >/dev/null || say "The daemon could not be stopped; end process $process yourself."
     fi
@@ -205,6 +324,20 @@ if daemon_runs; then
     else
         say 'The daemon that runs could not be restarted; it is still the old one until it is.'
     fi
+fi
+
+if place_services; then
+    if [ -z "$enable" ]; then
+        is_enabled || how_to_enable
+    elif enable_services; then
+        say 'The daemon runs, and starts at login from now on.'
+        [ "$(uname -s)" = Darwin ] || say 'On a server, where nobody is logged in:  loginctl enable-linger'
+    else
+        say 'The daemon could not be started as a service; the first command starts it.'
+        how_to_enable
+    fi
+elif [ -n "$enable" ]; then
+    say 'Nothing was enabled.'
 fi
 
 # A real set and get, away from the user's store. A socket's path must be short, so a deep TMPDIR is of no use.

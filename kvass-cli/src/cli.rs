@@ -298,6 +298,12 @@ pub(crate) struct Serve {
     /// Where to accept devices: an address and a port
     #[arg(long, value_name = "ADDR")]
     pub(crate) bind: Option<OsString>,
+    /// The certificate for https, in PEM
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) tls_cert: Option<OsString>,
+    /// The private key of that certificate, in PEM
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) tls_key: Option<OsString>,
 }
 
 /// The daemon by hand.

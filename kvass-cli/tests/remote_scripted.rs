@@ -318,6 +318,9 @@ fn serve_becomes_the_daemon() {
     let served = bin.kvass(&["serve", "--bind", "[::]:8000", "--socket", "/s"]);
     let arguments = format!("--db {} --socket /s --server --bind [::]:8000\n", db.display());
     assert_eq!((served.code, served.text()), (7, arguments.as_str()));
+    let served = bin.kvass(&["serve", "--tls-key", "k.pem", "--tls-cert", "c.pem"]);
+    let arguments = format!("--db {} --server --tls-cert c.pem --tls-key k.pem\n", db.display());
+    assert_eq!((served.code, served.text()), (7, arguments.as_str()));
 }
 
 #[test]

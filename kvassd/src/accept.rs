@@ -4,10 +4,15 @@
 //! A stranger's connection costs a bounded amount of memory and time, and there is a bounded number of them: each is a
 //! guest, see [`Guest`], until what answers its requests admits it.
 
+mod addresses;
 mod guests;
+mod proxies;
+mod tls;
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -15,14 +20,20 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 
+pub use self::addresses::{Client, UNKNOWN, UNKNOWN_EACH};
+use self::addresses::{Subnet, Unknown};
 pub use self::guests::{Admission, BYTES, Download, GUESTS, Guest, STALL, STAY};
-use self::guests::{Guests, Metered, Place};
-use crate::network::{Accept, Wire};
+use self::guests::{Guests, Place};
+pub use self::proxies::{Proxies, ProxyError};
+pub use self::tls::{CertificateError, Files, Tls};
+use crate::logs::Seldom;
+use crate::network::{Accept, Tapped, Wire};
 
 /// How often HTTP/2 asks whether the other side is there, and how long it waits for the answer.
 const KEEPALIVE: Duration = Duration::from_secs(20);
@@ -55,17 +66,37 @@ const UNSENT: usize = 256 << 10;
 /// Bytes of a request's head.
 const HEAD: usize = 8 << 10;
 
+/// How a port is kept.
+#[derive(Clone)]
+pub struct Door {
+    /// Its TLS; without it plain HTTP is spoken.
+    pub tls: Option<Tls>,
+    /// Connections at once, guests and others.
+    pub connections: usize,
+    /// Who is believed for whom it asks.
+    pub proxies: Proxies,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self { tls: None, connections: usize::MAX, proxies: Proxies::default() }
+    }
+}
+
+/// What a connection ends by.
+type Fault = Box<dyn std::error::Error + Send + Sync>;
+
 /// What answers requests.
 pub trait Serve: Clone + Send + Sync + 'static {
     /// Answers one request. The body may be read while the answer is sent. Its extensions have the [`Guest`] that the
-    /// connection is.
+    /// connection is, and the [`Client`] that asks.
     fn serve(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send;
 }
 
 /// Accepts connections until the stop; returns once all of them have ended, or had a second to do so.
-pub async fn run<A: Accept, S: Serve>(mut listener: A, service: S, stop: CancellationToken) {
-    let (connections, abandon) = (TaskTracker::new(), CancellationToken::new());
-    let guests = Guests::new();
+pub async fn run<A: Accept, S: Serve>(mut listener: A, door: Door, service: S, stop: CancellationToken) {
+    let abandon = CancellationToken::new();
+    let port = Arc::new(Port::new(door, service, stop.clone()));
     let mut was_refused = false;
     loop {
         let accepted = tokio::select! {
@@ -77,57 +108,135 @@ pub async fn run<A: Accept, S: Serve>(mut listener: A, service: S, stop: Cancell
             Ok((wire, peer)) => {
                 tracing::debug!(%peer, "a connection");
                 was_refused = false;
-                let place = guests.enter().await;
-                let serving = connection(wire, service.clone(), place, connections.clone(), stop.clone());
-                connections.spawn(abandon.clone().run_until_cancelled_owned(serving));
+                let Some(room) = port.room().await else {
+                    port.note_full();
+                    continue;
+                };
+                let guest = port.guest(peer.ip());
+                let place = port.guests.enter(&guest).await;
+                let serving = port.clone().connection(wire, peer.ip(), guest, place, room);
+                port.tasks.spawn(abandon.clone().run_until_cancelled_owned(serving));
             }
             Err(error) => {
                 if !std::mem::replace(&mut was_refused, true) {
                     tracing::warn!(%error, "a connection cannot be accepted");
                 }
                 // Most often descriptors are short: a guest can give one back, else the same would fail again at once.
-                let pause = if guests.show_out_oldest() { MOMENT } else { PAUSE };
+                let pause = if port.guests.show_out() { MOMENT } else { PAUSE };
                 let _ = timeout(pause, stop.cancelled()).await;
             }
         }
     }
-    connections.close();
-    if timeout(GOODBYE, connections.wait()).await.is_err() {
+    port.tasks.close();
+    if timeout(GOODBYE, port.tasks.wait()).await.is_err() {
         abandon.cancel();
-        connections.wait().await;
+        port.tasks.wait().await;
     }
 }
 
-/// Serves one connection to its end; after the stop only what was begun.
-async fn connection<S: Serve>(
-    wire: impl Wire + 'static,
+/// What all connections of a port share.
+struct Port<S> {
+    door: Door,
     service: S,
-    place: Place,
+    rooms: Arc<Semaphore>,
+    guests: Guests,
+    unknown: Unknown,
+    seldom: Seldom,
     tasks: TaskTracker,
     stop: CancellationToken,
-) {
-    let guest = Guest::new();
-    // Before the connection, so that the place is free only after it.
-    let mut overstays = pin!(guest.overstays(place));
-    let wire = TokioIo::new(Metered::new(wire, guest.clone()));
-    let service = service_fn(|mut request: Request<Incoming>| {
-        let service = service.clone();
-        request.extensions_mut().insert(guest.clone());
-        async move { Ok::<_, Infallible>(service.serve(request).await) }
-    });
-    let protocols = protocols(Tasks(tasks));
-    let mut served = pin!(protocols.serve_connection(wire, service));
-    let ended = tokio::select! {
-        biased;
-        ended = &mut served => ended,
-        () = &mut overstays => return,
-        () = stop.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            served.await
+}
+
+impl<S: Serve> Port<S> {
+    fn new(door: Door, service: S, stop: CancellationToken) -> Self {
+        let rooms = Arc::new(Semaphore::new(door.connections.min(Semaphore::MAX_PERMITS)));
+        Self {
+            door,
+            service,
+            rooms,
+            guests: Guests::new(),
+            unknown: Unknown::default(),
+            seldom: Seldom::default(),
+            tasks: TaskTracker::new(),
+            stop,
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(error, "a connection ended");
+    }
+
+    /// Room for one more connection, for which a guest goes if need be; `None` where there is no guest either.
+    async fn room(&self) -> Option<OwnedSemaphorePermit> {
+        let room = self.rooms.clone().try_acquire_owned().ok();
+        if room.is_some() || !self.guests.show_out() {
+            return room;
+        }
+        timeout(PAUSE, self.rooms.clone().acquire_owned()).await.ok()?.ok()
+    }
+
+    /// Says in the log, seldom, that somebody was sent away.
+    fn note_full(&self) {
+        if self.seldom.is_new("full", Instant::now()) {
+            tracing::warn!(connections = self.door.connections, "there are as many connections as there may be");
+        }
+    }
+
+    /// Somebody new. A proxy has not said yet for whom it comes.
+    fn guest(&self, peer: IpAddr) -> Guest {
+        Guest::new((!self.door.proxies.trust(peer.to_canonical())).then(|| Subnet::of(peer)))
+    }
+
+    /// Serves one connection to its end; after the stop only what was begun.
+    async fn connection(
+        self: Arc<Self>,
+        wire: impl Wire + 'static,
+        peer: IpAddr,
+        guest: Guest,
+        place: Place,
+        _room: OwnedSemaphorePermit,
+    ) {
+        // Before the connection, so that the place is free only after it.
+        let overstays = pin!(guest.overstays(place));
+        let carried = pin!(self.carry(Tapped::new(wire, guest.clone()), peer, &guest));
+        tokio::select! {
+            biased;
+            ended = carried => if let Err(error) = ended {
+                tracing::debug!(error, "a connection ended");
+            },
+            () = overstays => {}
+        }
+    }
+
+    /// Makes the connection a secure one where that is so here, and answers what comes on it.
+    async fn carry(&self, wire: Tapped<impl Wire + 'static, Guest>, peer: IpAddr, guest: &Guest) -> Result<(), Fault> {
+        let wire: Box<dyn Wire> = match &self.door.tls {
+            None => Box::new(wire),
+            Some(tls) => match self.stop.run_until_cancelled(tls.secure(wire)).await.transpose()?.flatten() {
+                Some(secured) => secured,
+                None => return Ok(()),
+            },
+        };
+        let service = service_fn(|request| self.answer(peer, guest, request));
+        let protocols = protocols(Tasks(self.tasks.clone()));
+        let mut served = pin!(protocols.serve_connection(TokioIo::new(wire), service));
+        tokio::select! {
+            biased;
+            ended = &mut served => ended,
+            () = self.stop.cancelled() => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
+        }
+    }
+
+    fn answer(
+        &self,
+        peer: IpAddr,
+        guest: &Guest,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + use<S> {
+        let origin = self.door.proxies.origin(peer, request.headers());
+        guest.comes_from(Subnet::of(origin));
+        request.extensions_mut().insert(guest.clone());
+        request.extensions_mut().insert(Client::new(origin, self.unknown.clone()));
+        let service = self.service.clone();
+        async move { Ok(service.serve(request).await) }
     }
 }
 

@@ -1,19 +1,25 @@
 //! What the daemon was asked to do: defaults, then the environment, then flags, resolved into a [`Config`] that
-//! cannot be invalid. Touches no file but to look whether a store lies in the other default place.
+//! cannot be invalid. Touches no file but to look whether a store lies in the other default place, and whether a service
+//! manager has given a key.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Parser;
 use directories::BaseDirs;
 use kvass_proto::paths;
 use tracing::Level;
 
+use crate::accept::ProxyError;
+use crate::given::CREDENTIAL;
 use crate::store::{Options, RESERVE_MIN};
 
+mod port;
 mod size;
 
+pub use port::Port;
 pub use size::SizeError;
 
 /// Where devices are accepted where nothing else is said.
@@ -33,10 +39,16 @@ pub struct Config {
     pub log: Level,
     /// The limits that the store keeps.
     pub options: Options,
+    /// A file with the key that a new store gets, and another one must have.
+    pub key_file: Option<PathBuf>,
     /// Where devices are accepted; `None`: nowhere.
     pub bind: Option<SocketAddr>,
+    /// How devices are accepted.
+    pub port: Port,
     /// A file of authorities to trust with `https`, beside those of the system.
     pub authorities: Option<PathBuf>,
+    /// Within what time the service manager wants a sign of life; `None`: never.
+    pub watchdog: Option<Duration>,
     /// Whether a client started this daemon.
     pub on_demand: bool,
     /// Whether to repair the store instead of serving it.
@@ -66,12 +78,18 @@ struct Flags {
     /// The space on the disk that is left free, at least 4MiB (KVASS_RESERVE) [default: 64MiB]
     #[arg(long, value_name = "SIZE")]
     reserve: Option<String>,
-    /// Accepts devices as well, so that they can sync with this store
+    /// A file with an encryption key or a server key: a new store gets it, any other must have it (KVASS_KEY_FILE)
+    /// [default: kvass-key among the credentials of a service, where it is]
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Accepts devices as well, so that they can sync with this store (KVASS_SERVER=yes)
     #[arg(long)]
     server: bool,
-    /// The address and port for devices (KVASS_BIND) [default: 0.0.0.0:8000]
-    #[arg(long, value_name = "ADDR", requires = "server")]
+    /// The address and port for devices, with --server (KVASS_BIND) [default: 0.0.0.0:8000]
+    #[arg(long, value_name = "ADDR")]
     bind: Option<String>,
+    #[command(flatten)]
+    port: port::Flags,
     /// Authorities in PEM to trust with https, beside those of the system (KVASS_CA)
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -95,6 +113,16 @@ pub enum ConfigError {
     Size { name: &'static str, source: SizeError },
     #[error("'{0}' is no address to accept devices at: it is an IP address and a port, as 0.0.0.0:8000")]
     Bind(String),
+    #[error("--tls-cert and --tls-key go together: name both, or neither")]
+    HalfTls,
+    #[error("'{0}' is no number of connections: it is a whole number from 1 on")]
+    Connections(String),
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    #[error("{0} says how devices are accepted, which is so only with --server")]
+    NoServer(&'static str),
+    #[error("KVASS_SERVER is yes or no, not '{0}'")]
+    Server(String),
     #[error("{name} must be more than 0")]
     Zero { name: &'static str },
     #[error("there is no home directory to keep the data in")]
@@ -160,16 +188,27 @@ impl Config {
             return Err(ConfigError::Zero { name: "--value-max" });
         }
         let reserve = size("--reserve", flags.reserve.or_else(|| text("KVASS_RESERVE")), RESERVE)?;
+        let bind = match flags.server || is_server(text("KVASS_SERVER"))? {
+            true => Some(bind(flags.bind.or_else(|| text("KVASS_BIND")))?),
+            false => match flags.bind.map(|_| "--bind").or(flags.port.given()) {
+                Some(flag) => return Err(ConfigError::NoServer(flag)),
+                None => None,
+            },
+        };
         Ok(Self {
             directory,
             socket,
             log: level(flags.log.or_else(|| text("KVASS_LOG")))?,
             options: Options { value_max, reserve: reserve.max(RESERVE_MIN) },
-            bind: if flags.server { Some(bind(flags.bind.or_else(|| text("KVASS_BIND")))?) } else { None },
+            key_file: key_file(flags.key_file, &variable)?,
+            bind,
+            port: if bind.is_some() { Port::resolve(flags.port, &variable)? } else { Port::default() },
             authorities: match flags.ca.or_else(|| variable("KVASS_CA").map(PathBuf::from)) {
                 Some(file) => Some(absolute(&file)?),
                 None => None,
             },
+            // Of the manager of whoever started a daemon on demand, this one is no service.
+            watchdog: if flags.on_demand { None } else { sd_notify::watchdog_enabled() },
             on_demand: flags.on_demand,
             repair: flags.repair,
             arguments: arguments.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect(),
@@ -180,6 +219,28 @@ impl Config {
 fn bind(text: Option<String>) -> Result<SocketAddr, ConfigError> {
     let text = text.unwrap_or_else(|| BIND.into());
     text.parse().map_err(|_| ConfigError::Bind(text))
+}
+
+fn is_server(text: Option<String>) -> Result<bool, ConfigError> {
+    match text.as_deref() {
+        Some("yes" | "true" | "on" | "1") => Ok(true),
+        None | Some("no" | "false" | "off" | "0") => Ok(false),
+        Some(other) => Err(ConfigError::Server(other.into())),
+    }
+}
+
+/// A credential counts only where it is: a service may have others.
+fn key_file(
+    flag: Option<PathBuf>,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Option<PathBuf>, ConfigError> {
+    match flag.or_else(|| variable("KVASS_KEY_FILE").map(PathBuf::from)) {
+        Some(file) => absolute(&file).map(Some),
+        None => {
+            let credential = variable("CREDENTIALS_DIRECTORY").map(|all| Path::new(&all).join(CREDENTIAL));
+            Ok(credential.filter(|credential| credential.exists()))
+        }
+    }
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
@@ -218,6 +279,7 @@ fn first_line(error: &clap::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accept::{Files, Proxies};
 
     fn resolve(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let arguments = std::iter::once("kvassd").chain(arguments.iter().copied()).map(OsString::from).collect();
@@ -258,6 +320,56 @@ mod tests {
         // The daemon works in another directory than the shell that starts it.
         let relative = named(&[], &[("KVASS_CA", "own.pem")]).unwrap();
         assert!(relative.is_absolute() && relative.ends_with("own.pem"), "{}", relative.display());
+    }
+
+    #[test]
+    fn the_port_is_told_by_flags_or_the_environment_and_only_a_servers_is() {
+        let port = |arguments: &[&str], environment| {
+            resolve(&[&["--db", "/a"], arguments].concat(), environment).map(|config| config.port)
+        };
+        let variables = [("KVASS_TLS_CERT", "/c.pem"), ("KVASS_TLS_KEY", "/k.pem"), ("KVASS_CONNECTIONS", "9")];
+        let told = port(&["--server", "--tls-cert", "/own.pem", "--proxy", "::1"], &variables).unwrap();
+        assert_eq!(told.tls, Some(Files { certificate: "/own.pem".into(), key: "/k.pem".into() }));
+        assert_eq!((told.connections, told.proxies), (Some(9), "::1".parse().unwrap()));
+        let default = port(&["--server"], &[("KVASS_TLS_CERT", ""), ("KVASS_PROXY", "")]).unwrap();
+        assert!(default.tls.is_none() && default.connections.is_none() && default.proxies == Proxies::default());
+        assert!(port(&[], &variables[..1]).unwrap().tls.is_none());
+        for wrong in [["--tls-key", "/k.pem"], ["--connections", "0"], ["--connections", "many"], ["--proxy", "here"]] {
+            let error = port(&[&["--server"], &wrong[..]].concat(), &[]).unwrap_err();
+            assert_eq!((error.exit(), error.to_string().lines().count()), (2, 1), "{error}");
+        }
+        assert!(port(&["--tls-cert", "/c.pem", "--tls-key", "/k.pem"], &[]).is_err());
+    }
+
+    #[test]
+    fn a_key_file_is_named_by_a_flag_the_environment_or_the_credentials_that_are_there() {
+        let credentials = tempfile::tempdir().unwrap();
+        let directory = credentials.path().to_str().unwrap();
+        let named = |arguments: &[&str], environment: &[(&str, &str)]| {
+            let environment = [&[("CREDENTIALS_DIRECTORY", directory)], environment].concat();
+            resolve(&[&["--db", "/a"], arguments].concat(), &environment).unwrap().key_file
+        };
+        assert_eq!(named(&[], &[]), None);
+        let credential = credentials.path().join("kvass-key");
+        std::fs::write(&credential, "").unwrap();
+        assert_eq!(named(&[], &[]), Some(credential));
+        assert_eq!(named(&[], &[("KVASS_KEY_FILE", "/b")]), Some("/b".into()));
+        assert_eq!(named(&["--key-file", "/c"], &[("KVASS_KEY_FILE", "/b")]), Some("/c".into()));
+    }
+
+    #[test]
+    fn the_environment_makes_a_server_as_the_flag_does() {
+        let bind = |arguments: &[&str], environment| {
+            resolve(&[&["--db", "/a"], arguments].concat(), environment).map(|config| config.bind)
+        };
+        let port = |port| Some(SocketAddr::from(([0, 0, 0, 0], port)));
+        assert_eq!(bind(&["--server"], &[]).unwrap(), port(8000));
+        assert_eq!(bind(&["--server"], &[("KVASS_SERVER", "no")]).unwrap(), port(8000));
+        assert_eq!(bind(&[], &[("KVASS_SERVER", "yes"), ("KVASS_BIND", "0.0.0.0:9")]).unwrap(), port(9));
+        assert_eq!(bind(&["--bind", "0.0.0.0:9"], &[("KVASS_SERVER", "1")]).unwrap(), port(9));
+        assert_eq!(bind(&[], &[("KVASS_SERVER", "no"), ("KVASS_BIND", "0.0.0.0:9")]).unwrap(), None);
+        assert!(matches!(bind(&["--bind", "0.0.0.0:9"], &[]), Err(ConfigError::NoServer("--bind"))));
+        assert!(matches!(bind(&[], &[("KVASS_SERVER", "maybe")]), Err(ConfigError::Server(_))));
     }
 
     #[test]

@@ -1,18 +1,23 @@
 //! The life of a daemon: open the store, serve, wait for the stop, drain, close.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::accept::{Door, Tls};
 use crate::config::Config;
+use crate::given::{self, GivenError};
 use crate::local;
 use crate::local::failure;
 use crate::local::state::{Identity, Serving, Shared, State};
+use crate::process;
 use crate::socket::{Bound, Lock, Place};
 use crate::store::{OpenError, Store};
 use crate::sync::remote::{Remote, Trust};
@@ -29,7 +34,9 @@ const LOOK: Duration = Duration::from_secs(30);
 #[allow(missing_docs, reason = "the texts say it")]
 pub enum DaemonError {
     #[error(transparent)]
-    Open(OpenError),
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Given(#[from] GivenError),
     #[error("devices cannot be accepted at {address}")]
     Bind { address: SocketAddr, source: io::Error },
     #[error("the socket cannot be served")]
@@ -44,6 +51,7 @@ impl DaemonError {
     pub fn hint(&self) -> &str {
         match self {
             Self::Open(error) => error.hint(),
+            Self::Given(error) => error.hint(),
             Self::Bind { .. } => "name another address or port with --bind",
             Self::Socket(_) | Self::Panic(_) => "",
         }
@@ -55,11 +63,14 @@ impl DaemonError {
 pub enum Phase {
     /// The store is open and requests are answered, from the moment that the report returns.
     Serving,
+    /// The tasks run and the committer answers; reported as often as [`Config::watchdog`] wants it.
+    Alive,
     /// No more requests are taken.
     Stopping,
 }
 
-/// Serves `place` until `stop`, and returns once everything begun is answered and the store is closed.
+/// Serves `place` until `stop`, and returns once everything begun is answered and the store is closed. Devices are
+/// accepted with `tls`, where there is one.
 ///
 /// Needs a runtime of several threads. Every task lives in one set; one that ends before the stop ends the daemon.
 ///
@@ -68,6 +79,7 @@ pub enum Phase {
 pub async fn run(
     config: &Config,
     place: Place,
+    tls: Option<Tls>,
     stop: CancellationToken,
     report: impl Fn(Phase),
 ) -> Result<(), DaemonError> {
@@ -90,7 +102,7 @@ pub async fn run(
     };
     let remote = Remote::new(store.clone(), Trust { file: config.authorities.clone() });
     let mut syncing = JoinSet::new();
-    let bind = match accept_devices(config, &store, &stop, &mut syncing).await {
+    let bind = match accept_devices(config, tls, &store, &stop, &mut syncing).await {
         Ok(bind) => bind,
         Err(error) => {
             shared.enter(State::Failed(Arc::new(failed(&error))));
@@ -106,6 +118,7 @@ pub async fn run(
     let result = tokio::select! {
         result = until_stop(config, &lock, &mut tasks, &stop) => result,
         ended = early(&mut syncing, &stop) => ended,
+        never = pulse(config.watchdog, &store, &report) => match never {},
     };
     report(Phase::Stopping);
     stop.cancel();
@@ -123,6 +136,7 @@ pub async fn run(
 /// Begins to accept devices where that is asked for, and returns where.
 async fn accept_devices(
     config: &Config,
+    tls: Option<Tls>,
     store: &Store,
     stop: &CancellationToken,
     syncing: &mut JoinSet<io::Result<()>>,
@@ -131,9 +145,10 @@ async fn accept_devices(
     let listener = tokio::net::TcpListener::bind(address).await;
     let listener = listener.map_err(|source| DaemonError::Bind { address, source })?;
     let bound = listener.local_addr().map_err(|source| DaemonError::Bind { address, source })?;
-    tracing::info!(%bound, "accepting devices");
-    let (store, stop) = (store.clone(), stop.clone());
-    syncing.spawn(server::serve(store, listener, stop));
+    let connections = config.port.connections.unwrap_or_else(process::connections);
+    tracing::info!(%bound, tls = tls.is_some(), connections, "accepting devices");
+    let door = Door { tls, connections, proxies: config.port.proxies.clone() };
+    syncing.spawn(server::serve_behind(door, store.clone(), listener, stop.clone()));
     Ok(bound.to_string())
 }
 
@@ -156,12 +171,21 @@ fn failed(error: &DaemonError) -> kvass_proto::v1::Error {
 
 /// Opens the store on a thread of its own; the clients that wait are told what it is doing.
 async fn open(config: &Config, shared: &Arc<Shared>) -> Result<Store, DaemonError> {
-    let (options, shared) = (config.options, shared.clone());
+    let (options, key_file, shared) = (config.options, config.key_file.clone(), shared.clone());
     let opening = move || {
         let doing = |doing: &str| shared.enter(State::Starting(doing.into()));
-        Store::open(&shared.identity().directory, options, &doing)
+        let directory = &shared.identity().directory;
+        let Some(file) = key_file else { return Ok(Store::open(directory, options, &doing)?) };
+        let key = given::read(&file)?;
+        Store::make(directory, &key)?;
+        let store = Store::open(directory, options, &doing)?;
+        if let Err(error) = given::compare(&file, &key, directory, &store.key()) {
+            store.close();
+            return Err(error.into());
+        }
+        Ok(store)
     };
-    spawn_blocking(opening).await.map_err(DaemonError::Panic)?.map_err(DaemonError::Open)
+    spawn_blocking(opening).await.map_err(DaemonError::Panic)?
 }
 
 /// Returns when the daemon is asked to stop, its directory is gone, or a task ends that should not.
@@ -182,6 +206,20 @@ async fn until_stop(
             Ok(Err(error)) => Err(DaemonError::Socket(error)),
             Err(error) => Err(DaemonError::Panic(error)),
         },
+    }
+}
+
+/// Reports that the daemon lives, three times in each `watchdog`, for as long as its store does.
+async fn pulse(watchdog: Option<Duration>, store: &Store, report: impl Fn(Phase)) -> Infallible {
+    let Some(watchdog) = watchdog else { return pending().await };
+    let mut beats = interval(watchdog / 3);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beats.tick().await;
+        let store = store.clone();
+        if spawn_blocking(move || store.is_alive()).await.unwrap_or(false) {
+            report(Phase::Alive);
+        }
     }
 }
 

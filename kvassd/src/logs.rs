@@ -33,9 +33,11 @@ pub struct LogError {
     source: io::Error,
 }
 
-/// Sends logs to standard error.
+/// Sends logs to standard error. Lines that cannot be written, as to a terminal that was closed, are lost, and nothing
+/// else is: without a word, for a word about it would go to standard error, and fail, too.
 pub fn to_stderr(level: Level) {
-    let lines = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(io::stderr).finish();
+    let lines = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).log_internal_errors(false);
+    let lines = lines.with_writer(io::stderr).finish();
     // A second call, as in tests, changes nothing.
     let _ = tracing::subscriber::set_global_default(lines.with(own(level)));
 }
@@ -48,7 +50,8 @@ pub fn to_file(level: Level, directory: &Path) -> Result<Log, LogError> {
     let path = directory.join(LOG);
     let file = LogFile::open(path.clone()).map_err(|source| LogError { path, source })?;
     let log = Log(Arc::new(Mutex::new(file)));
-    let lines = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(log.clone()).finish();
+    let lines = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).log_internal_errors(false);
+    let lines = lines.with_writer(log.clone()).finish();
     let _ = tracing::subscriber::set_global_default(lines.with(own(level)));
     Ok(log)
 }

@@ -1,6 +1,8 @@
 //! The network as the rest sees it: somewhere to connect to, and somewhere to be connected to. TCP stands behind it in
 //! the daemon, and something else may in a test.
 
+mod tapped;
+
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+
+pub(crate) use self::tapped::{Tap, Tapped};
 
 /// How long one address of a host is tried alone.
 const START: Duration = Duration::from_millis(250);

@@ -10,6 +10,9 @@ use nix::sys::stat::{Mode, umask};
 /// Descriptors that many connections and open values may need, where a system refuses its own hard limit.
 const DESCRIPTORS: u64 = 8_192;
 
+/// Connections to the server's port that are enough for anybody, where descriptors are many.
+const CONNECTIONS: u64 = 10_000;
+
 /// Why the process cannot be made safe to touch a store.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the texts say it")]
@@ -77,6 +80,13 @@ fn raise_descriptors() {
         let raise = |wanted| soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok();
         let _ = raise(hard) || raise(hard.min(DESCRIPTORS));
     }
+}
+
+/// How many connections from other machines may take a descriptor: the rest is for clients, values and the store.
+#[must_use]
+pub fn connections() -> usize {
+    let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(DESCRIPTORS, |(soft, _)| soft);
+    (descriptors - descriptors / 4).clamp(1, CONNECTIONS) as usize
 }
 
 /// Why the filter could not be set.

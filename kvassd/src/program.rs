@@ -1,13 +1,16 @@
 //! The program around a daemon: process, logs, signals, the service manager, and the thread pool.
 
-use std::io::{self, Write};
+use std::convert::Infallible;
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
+use crate::accept::{CertificateError, Tls};
 use crate::config::Config;
 use crate::daemon::{self, DaemonError, Phase};
 use crate::logs::{self, Log, LogError};
@@ -36,6 +39,8 @@ pub enum RunError {
     #[error(transparent)]
     Daemon(#[from] DaemonError),
     #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error(transparent)]
     Repair(OpenError),
     #[error("the report cannot be written")]
     Report(#[source] io::Error),
@@ -48,6 +53,7 @@ impl RunError {
         match self {
             Self::Socket(error) => error.hint(),
             Self::Daemon(error) => error.hint().into(),
+            Self::Certificate(error) => error.hint().into(),
             // What helps against damage is what has just failed.
             Self::Repair(error) if error.is_damage() => String::new(),
             Self::Repair(error) => error.hint().into(),
@@ -71,13 +77,14 @@ pub fn serve(config: &Config) -> Result<(), RunError> {
     }
     process::harden()?;
     process::log_panics();
+    let tls = config.port.tls.clone().map(Tls::open).transpose()?;
     let Some(claimed) = socket::claim(config, !inherited.is_empty())? else { return Ok(()) };
     let log = if config.on_demand { Some(logs::to_file(config.log, &claimed.0)?) } else { None };
     let runtime = threads().map_err(RunError::Threads)?;
     let served = runtime.block_on(async {
         // Before the socket is there: whoever sees it may send a signal, and that must not leave the socket behind.
-        let signals = signals().map_err(RunError::Threads)?;
-        run(config, socket::listen(config, claimed, inherited)?, log, signals).await
+        let signals = Signals::new(config).map_err(RunError::Threads)?;
+        run(config, socket::listen(config, claimed, inherited)?, tls, log, signals).await
     });
     // A call into the store that has not ended by now may hang.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -135,24 +142,74 @@ fn threads() -> io::Result<Runtime> {
 async fn run(
     config: &Config,
     place: Place,
+    tls: Option<Tls>,
     log: Option<Log>,
-    (mut terminate, mut interrupt): (Signal, Signal),
+    signals: Signals,
 ) -> Result<(), RunError> {
     let stop = CancellationToken::new();
     let report = |phase| tell(config, phase, log.as_ref());
-    let running = daemon::run(config, place, stop.clone(), report);
+    let running = daemon::run(config, place, tls.clone(), stop.clone(), report);
     tokio::pin!(running);
+    let Signals { mut terminate, mut interrupt, hangups } = signals;
+    let hangups = hangups.heed(tls, &stop);
+    tokio::pin!(hangups);
     loop {
         tokio::select! {
             result = &mut running => return Ok(result?),
             _ = terminate.recv() => stop.cancel(),
             _ = interrupt.recv() => stop.cancel(),
+            never = &mut hangups => match never {},
         }
     }
 }
 
-fn signals() -> io::Result<(Signal, Signal)> {
-    Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+/// What others ask of the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangups: Hangups,
+}
+
+impl Signals {
+    fn new(config: &Config) -> io::Result<Self> {
+        let hangups = Hangups {
+            signal: signal(SignalKind::hangup())?,
+            on_terminal: !config.on_demand && io::stderr().is_terminal(),
+        };
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, hangups })
+    }
+}
+
+/// SIGHUP: that a terminal was closed, or, as all servers take it, that what is set is to be read again.
+struct Hangups {
+    signal: Signal,
+    /// Whether the daemon was started on a terminal, and belongs to it.
+    on_terminal: bool,
+}
+
+impl Hangups {
+    /// Asks for the stop where the terminal is gone, else reads the certificate again, where there is one.
+    async fn heed(mut self, tls: Option<Tls>, stop: &CancellationToken) -> Infallible {
+        loop {
+            self.signal.recv().await;
+            // One that was closed is none any more.
+            if self.on_terminal && !io::stderr().is_terminal() {
+                stop.cancel();
+            } else if let Some(tls) = tls.clone() {
+                reload(tls).await;
+            } else {
+                tracing::info!("SIGHUP: there is nothing to read again");
+            }
+        }
+    }
+}
+
+async fn reload(tls: Tls) {
+    match spawn_blocking(move || tls.reload()).await {
+        Ok(Ok(())) => tracing::info!("the certificate was read again"),
+        Ok(Err(error)) => tracing::error!(error = error.text(), "the certificate stays what it was"),
+        Err(error) => tracing::error!(%error, "the certificate was not read again"),
+    }
 }
 
 /// Tells the service manager, or gives the client that started this daemon its standard error back.
@@ -167,6 +224,7 @@ fn tell(config: &Config, phase: Phase, log: Option<&Log>) {
     }
     let state = match phase {
         Phase::Serving => NotifyState::Ready,
+        Phase::Alive => NotifyState::Watchdog,
         Phase::Stopping => NotifyState::Stopping,
     };
     if let Err(error) = sd_notify::notify(&[state]) {

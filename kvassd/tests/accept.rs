@@ -4,9 +4,10 @@
 
 mod pipes;
 
+use std::collections::HashMap;
 use std::future::pending;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::{Request, Response};
-use kvassd::accept::{self, Admission, BYTES, Download, GUESTS, Guest, STALL, STAY, Serve};
+use kvassd::accept::{self, Admission, BYTES, Client, Door, Download, GUESTS, Guest, STALL, STAY, Serve, UNKNOWN};
 use kvassd::network::Accept;
 use pipes::{Pipes, network};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -23,14 +24,15 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
-/// Admits whoever asks for `/admit` or `/download`, until [`Door::forget`].
+/// Admits whoever asks for `/admit` or `/download`, until [`Host::forget`]; says who asks for `/whoami`; knows no
+/// `/unknown`.
 #[derive(Clone, Default)]
-struct Door {
+struct Host {
     admitted: Arc<Mutex<Vec<Admission>>>,
     downloads: Arc<Mutex<Vec<Download>>>,
 }
 
-impl Door {
+impl Host {
     fn forget(&self) {
         self.admitted.lock().unwrap().clear();
         self.downloads.lock().unwrap().clear();
@@ -41,19 +43,28 @@ impl Door {
     }
 }
 
-impl Serve for Door {
+impl Serve for Host {
     async fn serve(&self, request: Request<Incoming>) -> Response<Body> {
         let guest = request.extensions().get::<Guest>().unwrap();
-        match request.uri().path() {
-            "/admit" => self.admitted.lock().unwrap().push(guest.admit()),
+        let client = request.extensions().get::<Client>().unwrap();
+        let text = match request.uri().path() {
+            "/admit" => {
+                self.admitted.lock().unwrap().push(guest.admit());
+                "admitted".into()
+            }
             "/download" => {
                 self.downloads.lock().unwrap().push(guest.admit_download(STAY));
                 return Response::new(Body::new(Endless(Some(Bytes::from_static(b"seen")))));
             }
-            "/short" => drop(guest.admit_download(STAY)),
-            _ => {}
-        }
-        Response::new(Body::new(String::from("seen")))
+            "/short" => {
+                drop(guest.admit_download(STAY));
+                "short".into()
+            }
+            "/whoami" => client.address().to_string(),
+            "/unknown" => client.note_unknown().map_or("unknown".into(), |wait| format!("wait {}", wait.as_secs())),
+            _ => "seen".into(),
+        };
+        Response::new(Body::new(text))
     }
 }
 
@@ -69,9 +80,13 @@ impl hyper::body::Body for Endless {
     }
 }
 
-fn serve(door: Door) -> Pipes {
+fn serve(host: Host) -> Pipes {
+    serve_behind(Door::default(), host)
+}
+
+fn serve_behind(door: Door, host: Host) -> Pipes {
     let (pipes, listener) = network();
-    tokio::spawn(accept::run(listener, door, CancellationToken::new()));
+    tokio::spawn(accept::run(listener, door, host, CancellationToken::new()));
     pipes
 }
 
@@ -82,13 +97,22 @@ async fn ask(wire: &mut DuplexStream, path: &str) -> bool {
     wire.write_all(request.as_bytes()).await.is_ok() && wire.read(&mut answer).await.is_ok_and(|read| read > 0)
 }
 
+/// The text of the answer to a request with this head.
+async fn answer(wire: &mut DuplexStream, head: &str) -> String {
+    wire.write_all(format!("GET {head}\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = [0; 1_024];
+    let read = wire.read(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..read]);
+    answer.rsplit("\r\n").next().unwrap().to_owned()
+}
+
 async fn ended(wire: &mut DuplexStream) {
     while wire.read(&mut [0; 1_024]).await.is_ok_and(|read| read > 0) {}
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_guest_goes_after_its_time_whatever_it_has_said() {
-    let network = serve(Door::default());
+    let network = serve(Host::default());
     for beginning in
         [&b""[..], b"GET / HT", b"PRI * HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"]
     {
@@ -103,8 +127,8 @@ async fn a_guest_goes_after_its_time_whatever_it_has_said() {
 
 #[tokio::test(start_paused = true)]
 async fn the_oldest_guest_goes_for_a_new_one_and_nobody_who_was_admitted() {
-    let door = Door::default();
-    let network = serve(door.clone());
+    let host = Host::default();
+    let network = serve(host.clone());
     let mut admitted = network.open().await.unwrap();
     assert!(ask(&mut admitted, "/admit").await);
     let mut guests = Vec::new();
@@ -123,7 +147,7 @@ async fn the_oldest_guest_goes_for_a_new_one_and_nobody_who_was_admitted() {
     tokio::time::sleep(2 * STAY).await;
     assert!(!ask(&mut newest, "/").await);
     assert!(ask(&mut admitted, "/").await);
-    door.forget();
+    host.forget();
     let began = Instant::now();
     ended(&mut admitted).await;
     assert_eq!(began.elapsed().as_secs(), STAY.as_secs());
@@ -143,7 +167,7 @@ async fn a_guest_can_say_only_so_much_and_somebody_who_was_admitted_more() {
         ("a head in parts", &headers, b"\0\0\x08\x09\0\0\0\0\x01aaaaaaaa"),
         ("a head of nothing", &headers, b"\0\0\0\x09\0\0\0\0\x01"),
     ];
-    let network = serve(Door::default());
+    let network = serve(Host::default());
     for (what, beginning, rest) in endless {
         let (mut from, mut to) = tokio::io::split(network.open().await.unwrap());
         let heard = tokio::spawn(async move { while from.read(&mut [0; 1_024]).await.is_ok_and(|read| read > 0) {} });
@@ -165,13 +189,13 @@ async fn a_guest_can_say_only_so_much_and_somebody_who_was_admitted_more() {
 
 #[tokio::test(start_paused = true)]
 async fn a_download_that_stands_still_ends_and_one_that_moves_does_not() {
-    let door = Door::default();
-    let network = serve(door.clone());
+    let host = Host::default();
+    let network = serve(host.clone());
     let mut wire = network.open().await.unwrap();
     assert!(ask(&mut wire, "/download").await);
     for _ in 0..5 {
         assert!(timeout(STALL - Duration::from_secs(1), ended(&mut wire)).await.is_err());
-        door.move_downloads();
+        host.move_downloads();
     }
     let began = Instant::now();
     ended(&mut wire).await;
@@ -180,7 +204,7 @@ async fn a_download_that_stands_still_ends_and_one_that_moves_does_not() {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_beside_a_download_is_not_ended_with_it() {
-    let network = serve(Door::default());
+    let network = serve(Host::default());
     let mut wire = network.open().await.unwrap();
     assert!(ask(&mut wire, "/admit").await);
     assert!(ask(&mut wire, "/download").await);
@@ -189,7 +213,7 @@ async fn a_session_beside_a_download_is_not_ended_with_it() {
 
 #[tokio::test(start_paused = true)]
 async fn who_is_given_something_may_stay_from_then_on_however_soon_it_is_over() {
-    let network = serve(Door::default());
+    let network = serve(Host::default());
     let mut wire = network.open().await.unwrap();
     for _ in 0..20 {
         tokio::time::sleep(STAY - Duration::from_secs(1)).await;
@@ -198,6 +222,100 @@ async fn who_is_given_something_may_stay_from_then_on_however_soon_it_is_over() 
     let began = Instant::now();
     ended(&mut wire).await;
     assert_eq!(began.elapsed().as_secs(), STAY.as_secs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_often_goes_before_who_comes_once() {
+    let network = serve(Host::default());
+    let (one, many) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+    let mut first = network.open_from(one).await.unwrap();
+    assert!(ask(&mut first, "/").await);
+    let mut others = Vec::new();
+    for _ in 0..2 * GUESTS {
+        others.push(network.open_from(many).await.unwrap());
+        assert!(ask(others.last_mut().unwrap(), "/").await);
+    }
+    let mut second = network.open_from(one).await.unwrap();
+    for wire in [&mut first, &mut second, others.last_mut().unwrap()] {
+        assert!(ask(wire, "/").await);
+    }
+    let gone = GUESTS + 2;
+    assert!(!ask(&mut others[gone - 1], "/").await);
+    assert!(ask(&mut others[gone], "/").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_behind_a_proxy_are_told_apart_and_nobody_else_is_believed() {
+    let door = Door { proxies: "192.0.2.1".parse().unwrap(), ..Door::default() };
+    let network = serve_behind(door, Host::default());
+    let (proxy, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+    let whoami = "/whoami HTTP/1.1\r\nX-Forwarded-For: 203.0.113.9, 198.51.100.7";
+    assert_eq!(answer(&mut network.open_from(proxy).await.unwrap(), whoami).await, "198.51.100.7");
+    assert_eq!(answer(&mut network.open_from(other).await.unwrap(), whoami).await, "192.0.2.2");
+    // One stranger behind the proxy takes all places; a device behind it comes in and stays.
+    let asks = |last| format!("/ HTTP/1.1\r\nX-Forwarded-For: 198.51.100.{last}");
+    let mut strangers = Vec::new();
+    for _ in 0..GUESTS {
+        strangers.push(network.open_from(proxy).await.unwrap());
+        assert_eq!(answer(strangers.last_mut().unwrap(), &asks(7)).await, "seen");
+    }
+    let mut device = network.open_from(proxy).await.unwrap();
+    assert_eq!(answer(&mut device, &asks(8)).await, "seen");
+    for _ in 0..GUESTS {
+        strangers.push(network.open_from(proxy).await.unwrap());
+        assert_eq!(answer(strangers.last_mut().unwrap(), &asks(7)).await, "seen");
+    }
+    assert_eq!(answer(&mut device, &asks(8)).await, "seen");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_unknown_requests_of_one_address_are_mostly_told_to_wait_and_no_other_is() {
+    let network = serve(Host::default());
+    let mut heard = HashMap::<String, usize>::new();
+    for number in 0..10_000 {
+        // Each connection has its bytes.
+        let mut wire = network.open_from([192, 0, 2, 2].into()).await.unwrap();
+        let text = answer(&mut wire, "/unknown HTTP/1.1").await;
+        *heard.entry(text.split(' ').next().unwrap().into()).or_default() += 1;
+        assert!(number < UNKNOWN || text == "wait 2", "{number}: {text}");
+    }
+    assert_eq!(
+        heard,
+        HashMap::from([("unknown".into(), UNKNOWN as usize), ("wait".into(), 10_000 - UNKNOWN as usize)])
+    );
+    let mut other = network.open_from([192, 0, 2, 3].into()).await.unwrap();
+    assert_eq!(answer(&mut other, "/unknown HTTP/1.1").await, "unknown");
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_are_no_more_connections_than_there_may_be_and_a_guest_goes_for_a_new_one() {
+    let host = Host::default();
+    let network = serve_behind(Door { connections: 3, ..Door::default() }, host.clone());
+    let mut admitted = Vec::new();
+    for _ in 0..2 {
+        admitted.push(network.open().await.unwrap());
+        assert!(ask(admitted.last_mut().unwrap(), "/admit").await);
+    }
+    let mut guest = network.open().await.unwrap();
+    assert!(ask(&mut guest, "/").await);
+    let mut next = network.open().await.unwrap();
+    assert!(ask(&mut next, "/admit").await);
+    assert!(!ask(&mut guest, "/").await);
+    let mut beyond = network.open().await.unwrap();
+    assert!(!ask(&mut beyond, "/").await);
+    for wire in admitted.iter_mut().chain([&mut next]) {
+        assert!(ask(wire, "/").await);
+    }
+    drop(next);
+    // Whoever leaves makes room.
+    let again = async {
+        loop {
+            if ask(&mut network.open().await.unwrap(), "/").await {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(STAY, again).await.unwrap();
 }
 
 /// A listener that has nothing to give but errors, but for the first connection.
@@ -223,7 +341,7 @@ async fn a_lack_of_descriptors_costs_a_guest_and_neither_ends_nor_spins() {
     let (mut guest, far) = tokio::io::duplex(1_024);
     let (tries, stop) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
     let listener = Short { first: Some(far), tries: tries.clone() };
-    let running = tokio::spawn(accept::run(listener, Door::default(), stop.clone()));
+    let running = tokio::spawn(accept::run(listener, Door::default(), Host::default(), stop.clone()));
     let began = Instant::now();
     ended(&mut guest).await;
     assert!(began.elapsed() < STAY);

@@ -7,13 +7,14 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use common::{Client, Process, directory, eventually, skip};
 use kvass_proto::frame;
 use kvass_proto::v1::request::Command as Ask;
 use kvass_proto::v1::{self, greeting, reply::Reply};
+use kvassd::keys::{EncryptionKey, Key, SyncKey};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
@@ -281,16 +282,107 @@ fn the_service_manager_is_told_when_the_daemon_serves_and_when_it_stops() {
     let manager = UnixDatagram::bind(base.path().join("notify")).unwrap();
     manager.set_read_timeout(Some(common::PATIENCE)).unwrap();
     let mut daemon = Process::spawn(Process::command(&path).env("NOTIFY_SOCKET", base.path().join("notify")));
-    let told = || {
-        let mut bytes = [0; 256];
-        // A receive with a time limit may be interrupted.
-        let length = eventually("a word to the manager", || manager.recv(&mut bytes).ok());
-        String::from_utf8(bytes[..length].to_vec()).unwrap()
-    };
-    assert_eq!(told().trim_end(), "READY=1");
+    assert_eq!(told(&manager), "READY=1");
     daemon.signal("TERM");
-    assert_eq!(told().trim_end(), "STOPPING=1");
+    assert_eq!(told(&manager), "STOPPING=1");
     assert!(daemon.ended().success());
+}
+
+/// The next word of a daemon to its manager.
+fn told(manager: &UnixDatagram) -> String {
+    let mut bytes = [0; 256];
+    // A receive with a time limit may be interrupted.
+    let length = eventually("a word to the manager", || manager.recv(&mut bytes).ok());
+    String::from_utf8_lossy(&bytes[..length]).trim_end().into()
+}
+
+#[test]
+fn a_daemon_that_is_watched_shows_again_and_again_that_it_lives() {
+    let directory = directory();
+    let path = real(&directory);
+    let base = common::directory();
+    let manager = UnixDatagram::bind(base.path().join("notify")).unwrap();
+    manager.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    let mut command = Process::command(&path);
+    command.env("NOTIFY_SOCKET", base.path().join("notify")).env("WATCHDOG_USEC", "60000");
+    let mut daemon = Process::spawn(&mut command);
+    assert_eq!(told(&manager), "READY=1");
+    for _ in 0..5 {
+        assert_eq!(told(&manager), "WATCHDOG=1");
+    }
+    daemon.signal("TERM");
+    let last = eventually("the last word", || Some(told(&manager)).filter(|word| word != "WATCHDOG=1"));
+    assert_eq!(last, "STOPPING=1");
+    assert!(daemon.ended().success());
+}
+
+/// The fingerprint of a daemon's store, and whether it is blind.
+fn account(path: &Path) -> (String, bool) {
+    let mut client = Client::connect(path);
+    client.request(Ask::Status(v1::StatusQuery {}));
+    match client.reply() {
+        Reply::Status(status) => (status.fingerprint, status.blind),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A key as a file holds it.
+fn key_file(directory: &Path, name: &str, key: &Key) -> PathBuf {
+    let path = directory.join(name);
+    std::fs::write(&path, format!("{}\n", *key.to_text())).unwrap();
+    path
+}
+
+#[test]
+fn a_new_store_gets_the_key_that_a_file_gives_and_an_old_one_keeps_its_own() {
+    let (directory, base) = (directory(), common::directory());
+    let path = real(&directory);
+    let (own, other) = (EncryptionKey::new([1; 32]), EncryptionKey::new([2; 32]));
+    let fingerprint = |key: &EncryptionKey| SyncKey::derive(key).account().fingerprint();
+    let first = key_file(base.path(), "first", &Key::Encryption(own.clone()));
+    let start = |file: &Path| Process::start(&path, &["--key-file", file.to_str().unwrap()]);
+    for _ in 0..2 {
+        let mut daemon = start(&first);
+        assert_eq!(account(&path), (fingerprint(&own), false));
+        daemon.signal("TERM");
+        assert!(daemon.ended().success());
+    }
+    let second = key_file(base.path(), "second", &Key::Encryption(other.clone()));
+    let mut refused = start(&second);
+    assert_eq!(refused.ended().code(), Some(3));
+    let text = refused.stderr();
+    let (given, kept) = (fingerprint(&other), fingerprint(&own));
+    assert!(
+        text.contains(&given) && text.contains(&kept) && text.contains("\nhint: put the store's own key back"),
+        "{text}"
+    );
+    let _daemon = Process::start(&path, &[]);
+    assert_eq!(account(&path), (kept, false));
+}
+
+#[test]
+fn a_new_store_with_a_server_key_among_the_credentials_is_blind() {
+    let (directory, credentials) = (directory(), common::directory());
+    let path = real(&directory);
+    let key = SyncKey::derive(&EncryptionKey::new([3; 32]));
+    key_file(credentials.path(), "kvass-key", &Key::Server(key.clone()));
+    let _daemon = Process::spawn(Process::command(&path).env("CREDENTIALS_DIRECTORY", credentials.path()));
+    assert_eq!(account(&path), (key.account().fingerprint(), true));
+}
+
+#[test]
+fn where_the_key_that_is_given_cannot_be_read_no_store_is_made() {
+    let (directory, base) = (directory(), common::directory());
+    let path = real(&directory);
+    std::fs::write(base.path().join("wrong"), "secret").unwrap();
+    for name in ["missing", "wrong"] {
+        let file = base.path().join(name);
+        let mut daemon = Process::spawn(Process::command(&path).env("KVASS_KEY_FILE", &file));
+        assert_eq!(daemon.ended().code(), Some(3));
+        let text = daemon.stderr();
+        assert!(text.contains(file.to_str().unwrap()) && !text.contains("secret"), "{text}");
+        assert!(!path.join("key").exists() && !path.join("store").exists());
+    }
 }
 
 /// Starts a daemon with `listener` as descriptor 3, as a service manager does.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod device;
 mod pipes;
 
 use std::collections::HashSet;
@@ -10,8 +11,8 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
+use device::{Device, PATIENCE};
 use hyper::body::{Body as _, Bytes, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -19,53 +20,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use kvass_proto::v1::link::State;
 use kvassd::network::Accept;
 use kvassd::random::Random;
-use kvassd::store::{Options, Store};
 use kvassd::sync::backoff;
 use kvassd::sync::channel::Initiator;
 use kvassd::sync::remote::Remote;
 use kvassd::sync::server;
 use pipes::{Pipes, network};
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Device {
-    _directory: TempDir,
-    store: Store,
-}
-
-impl Device {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path(), Options { value_max: 1 << 20, reserve: 0 }, &|_| {}).unwrap();
-        store.set_key(Some(&[5; 32])).unwrap();
-        Self { _directory: directory, store }
-    }
-
-    async fn set(&self, name: &'static str, value: &'static [u8]) {
-        let store = self.store.clone();
-        let set = move || {
-            let mut writer = store.writer(None).unwrap();
-            writer.push(value).unwrap();
-            store.set(name, writer.finish().unwrap(), 0).unwrap();
-        };
-        tokio::task::spawn_blocking(set).await.unwrap();
-    }
-
-    async fn sees(&self, name: &str) {
-        let mut commits = self.store.commits();
-        let seen = async {
-            while self.store.read(name).unwrap().is_none() {
-                commits.changed().await.unwrap();
-            }
-        };
-        tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("{name} did not come"));
-    }
-}
 
 /// The body of a session's request: one frame, and no end.
 struct First(Option<Bytes>);

@@ -87,6 +87,15 @@ fn assert_whole(store: &Store, expected: &BTreeMap<String, Vec<u8>>) {
 }
 
 #[test]
+fn a_store_gives_a_sign_of_life_until_it_is_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), OPTIONS, &|_| {}).unwrap();
+    assert!(store.is_alive());
+    store.clone().close();
+    assert!(!store.is_alive());
+}
+
+#[test]
 fn an_index_whose_lock_is_still_held_by_what_was_just_closed_is_waited_for() {
     let directory = tempfile::tempdir().unwrap();
     open(directory.path()).close();

@@ -2,42 +2,25 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod authority;
+mod device;
 mod pipes;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use kvassd::store::{Options, Store};
+use authority::{Authority, serving};
+use device::Device;
 use kvassd::sync::remote::{Remote, RemoteError, Trust};
 use kvassd::sync::server;
 use pipes::{Pipes, network};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
-use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_util::sync::CancellationToken;
 
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Device {
-    directory: TempDir,
-    store: Store,
-}
-
 impl Device {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path(), Options { value_max: 1 << 20, reserve: 0 }, &|_| {}).unwrap();
-        store.set_key(Some(&[5; 32])).unwrap();
-        Self { directory, store }
-    }
-
     fn file(&self, text: &str) -> PathBuf {
         let path = self.directory.path().join("authorities.pem");
         std::fs::write(&path, text).unwrap();
@@ -47,51 +30,6 @@ impl Device {
     async fn probe(&self, url: &str, file: Option<&Path>) -> Result<(), RemoteError> {
         Remote::new(self.store.clone(), Trust { file: file.map(Into::into) }).probe(url).await
     }
-
-    async fn set(&self, name: &'static str) {
-        let store = self.store.clone();
-        let set = move || store.set(name, store.writer(None).unwrap().finish().unwrap(), 0).map(drop).unwrap();
-        tokio::task::spawn_blocking(set).await.unwrap();
-    }
-
-    async fn sees(&self, name: &str) {
-        let mut commits = self.store.commits();
-        let seen = async {
-            while self.store.read(name).unwrap().is_none() {
-                commits.changed().await.unwrap();
-            }
-        };
-        tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("{name} did not come"));
-    }
-}
-
-/// An authority, and what it signs.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    fn signs(&self, name: &str, until: i32) -> ServerConfig {
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = date_time_ymd(until, 1, 1);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        serving(certificate.der().clone(), &key)
-    }
-}
-
-fn serving(certificate: tokio_rustls::rustls::pki_types::CertificateDer<'static>, key: &KeyPair) -> ServerConfig {
-    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
-    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let mut config = builder.with_single_cert(vec![certificate], key).unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config
 }
 
 /// Ends TLS at a port, and carries what is in it to a server.
@@ -125,9 +63,9 @@ async fn stores_sync_through_tls_with_an_authority_of_ones_own() {
     let file = device.file(&authority.0.pem());
     let stop = CancellationToken::new();
     let keeping = tokio::spawn(Remote::new(device.store.clone(), Trust { file: Some(file) }).run(stop.clone()));
-    device.set("from the device").await;
+    device.set("from the device", b"1").await;
     server.sees("from the device").await;
-    server.set("from the server").await;
+    server.set("from the server", b"2").await;
     device.sees("from the server").await;
     stop.cancel();
     keeping.await.unwrap().unwrap();

@@ -13,8 +13,11 @@ pub(crate) fn run(place: &Place, arguments: Serve) -> Result<(), Error> {
     let program = start::find()?;
     let mut command = process::Command::new(&program);
     command.args(start::naming(place)).arg("--server");
-    if let Some(address) = arguments.bind {
-        command.arg("--bind").arg(address);
+    let Serve { bind, tls_cert, tls_key } = arguments;
+    for (flag, value) in [("--bind", bind), ("--tls-cert", tls_cert), ("--tls-key", tls_key)] {
+        if let Some(value) = value {
+            command.arg(flag).arg(value);
+        }
     }
     let cause = command.exec();
     Err(Error::failed(format!("cannot start {}", program.display())).because(cause))

@@ -1,18 +1,18 @@
 //! Connections that have not shown yet that they belong here: how many there may be, how long each may stay, and how
 //! much it may say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+
+use super::addresses::Subnet;
+use crate::network::Tap;
 
 /// Guests at once.
 pub const GUESTS: usize = 64;
@@ -36,7 +36,7 @@ pub(super) struct Guests {
 #[derive(Default)]
 struct Queue {
     next: u64,
-    waiting: BTreeMap<u64, CancellationToken>,
+    waiting: BTreeMap<u64, (Guest, CancellationToken)>,
 }
 
 impl Guests {
@@ -44,12 +44,12 @@ impl Guests {
         Self { places: Arc::new(Semaphore::new(GUESTS)), queue: Arc::default() }
     }
 
-    /// A place for one more. Where there is none left, the oldest guest goes first.
-    pub(super) async fn enter(&self) -> Place {
+    /// A place for one more. Where there is none left, another guest goes first.
+    pub(super) async fn enter(&self, guest: &Guest) -> Place {
         let permit = match Arc::clone(&self.places).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
-                self.show_out_oldest();
+                self.show_out();
                 #[allow(clippy::expect_used, reason = "nobody closes it")]
                 Arc::clone(&self.places).acquire_owned().await.expect("a semaphore that is open")
             }
@@ -58,18 +58,34 @@ impl Guests {
         let number = queue.next;
         queue.next += 1;
         let shown_out = CancellationToken::new();
-        queue.waiting.insert(number, shown_out.clone());
+        queue.waiting.insert(number, (guest.clone(), shown_out.clone()));
         Place { guests: self.clone(), number, shown_out, _permit: permit }
     }
 
-    /// Ends the connection that has been a guest for longest; whether there was one.
-    pub(super) fn show_out_oldest(&self) -> bool {
-        let oldest = self.queue().waiting.pop_first();
-        oldest.map(|(_, oldest)| oldest.cancel()).is_some()
+    /// Ends the connection that has been a guest for longest, of those that come from where most come from; whether
+    /// there was one.
+    pub(super) fn show_out(&self) -> bool {
+        let mut queue = self.queue();
+        let Some(number) = queue.least_welcome() else { return false };
+        queue.waiting.remove(&number).map(|(_, shown_out)| shown_out.cancel()).is_some()
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn least_welcome(&self) -> Option<u64> {
+        let from: Vec<_> = self.waiting.iter().map(|(number, (guest, _))| (*number, guest.subnet())).collect();
+        let mut counts = HashMap::new();
+        for (_, subnet) in &from {
+            *counts.entry(subnet).or_insert(0) += 1;
+        }
+        // What a proxy has not said yet is nobody's, and not the same nobody's.
+        let count = |subnet: &Option<Subnet>| subnet.map_or(1, |_| counts[subnet]);
+        // Of several that are greatest the last is taken, which is the oldest.
+        from.iter().rev().max_by_key(|(_, subnet)| count(subnet)).map(|(number, _)| *number)
     }
 }
 
@@ -92,6 +108,8 @@ impl Drop for Place {
 pub struct Guest(Arc<Standing>);
 
 struct Standing {
+    /// Where it comes from, as far as that is known.
+    subnet: Mutex<Option<Subnet>>,
     admissions: watch::Sender<usize>,
     /// Bytes that may still come as long as nobody has admitted it.
     left: AtomicUsize,
@@ -109,13 +127,19 @@ struct Downloads {
 }
 
 impl Guest {
-    pub(super) fn new() -> Self {
-        let downloads = Downloads { open: 0, moved: Instant::now(), until: Instant::now() };
-        Self(Arc::new(Standing {
-            admissions: watch::Sender::new(0),
-            left: AtomicUsize::new(BYTES),
-            downloads: Mutex::new(downloads),
-        }))
+    pub(super) fn new(subnet: Option<Subnet>) -> Self {
+        let (admissions, left) = (watch::Sender::new(0), AtomicUsize::new(BYTES));
+        let downloads = Mutex::new(Downloads { open: 0, moved: Instant::now(), until: Instant::now() });
+        Self(Arc::new(Standing { subnet: Mutex::new(subnet), admissions, left, downloads }))
+    }
+
+    /// Says where it comes from, or asks from now on.
+    pub(super) fn comes_from(&self, subnet: Subnet) {
+        *self.0.subnet.lock().unwrap_or_else(PoisonError::into_inner) = Some(subnet);
+    }
+
+    fn subnet(&self) -> Option<Subnet> {
+        *self.0.subnet.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the connection more than a guest, until what is returned is dropped: it has shown that it belongs here.
@@ -136,7 +160,7 @@ impl Guest {
         Download { admission: self.admit(), stay }
     }
 
-    /// Returns once the connection has to go: a guest for too long, or the oldest of too many.
+    /// Returns once the connection has to go: a guest for too long, or one of too many.
     pub(super) async fn overstays(&self, mut place: Place) {
         let mut admissions = self.0.admissions.subscribe();
         loop {
@@ -154,7 +178,7 @@ impl Guest {
                 _ = admissions.wait_for(|count| *count == 0) => {}
                 () = self.stalls() => return,
             }
-            place = guests.enter().await;
+            place = guests.enter(self).await;
         }
     }
 
@@ -182,16 +206,22 @@ impl Guest {
             sleep_until(until).await;
         }
     }
+}
 
-    /// Takes what was read from what a guest may send; whether there was something left before.
-    fn spend(&self, bytes: usize) {
-        // Only the connection's own task reads, so nothing is lost between the two.
-        let left = self.0.left.load(Ordering::Relaxed);
-        self.0.left.store(left.saturating_sub(bytes), Ordering::Relaxed);
+/// A connection fails once a guest has sent more than it may. Nothing above it can hold more of what a stranger sends
+/// than that.
+impl Tap for Guest {
+    fn allows(&self) -> io::Result<()> {
+        if self.0.left.load(Ordering::Relaxed) > 0 || *self.0.admissions.borrow() > 0 {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "a guest said too much"))
     }
 
-    fn may_send(&self) -> bool {
-        self.0.left.load(Ordering::Relaxed) > 0 || *self.0.admissions.borrow() > 0
+    fn hear(&mut self, bytes: &[u8]) {
+        // Only the connection's own task reads, so nothing is lost between the two.
+        let left = self.0.left.load(Ordering::Relaxed);
+        self.0.left.store(left.saturating_sub(bytes.len()), Ordering::Relaxed);
     }
 }
 
@@ -231,56 +261,5 @@ impl Drop for Download {
         let mut downloads = self.admission.0.0.downloads();
         downloads.open -= 1;
         downloads.until = downloads.until.max(Instant::now() + self.stay);
-    }
-}
-
-/// A connection that fails once a guest has sent more than it may. Nothing above it can hold more of what a stranger
-/// sends than that.
-pub(super) struct Metered<W> {
-    wire: W,
-    guest: Guest,
-}
-
-impl<W> Metered<W> {
-    pub(super) fn new(wire: W, guest: Guest) -> Self {
-        Self { wire, guest }
-    }
-}
-
-impl<W: AsyncRead + Unpin> AsyncRead for Metered<W> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.guest.may_send() {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "a guest said too much")));
-        }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.wire).poll_read(context, buf))?;
-        self.guest.spend(buf.filled().len() - before);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<W: AsyncWrite + Unpin> AsyncWrite for Metered<W> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_write_vectored(context, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.wire.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_shutdown(context)
     }
 }

@@ -69,7 +69,7 @@ impl Links {
             Method::POST => self.open(&token(&request.uri), admit).await,
             _ => Err(Reason::Method("GET, HEAD, POST")),
         };
-        let mut answer = answered.unwrap_or_else(|reason| reason.answer(&request.headers));
+        let mut answer = answered.unwrap_or_else(|reason| reason.counted(request).answer(&request.headers));
         if request.method == Method::HEAD {
             drop_body(&mut answer);
         }

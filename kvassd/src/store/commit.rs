@@ -82,6 +82,8 @@ pub(crate) enum Job {
     },
     /// Files that nothing referred to at the start; those to which nothing refers now are removed.
     Sweep(Vec<ValueHash>),
+    /// Nothing but an answer.
+    Ping(Answer<()>),
     Close,
 }
 
@@ -153,6 +155,7 @@ impl Committer {
                 drop(answer.send(self.count_read(locator, allowed)));
             }
             Some(Job::Sweep(files)) => self.sweep(files),
+            Some(Job::Ping(answer)) => drop(answer.send(Ok(()))),
             Some(Job::Close) => {
                 self.close();
                 return false;

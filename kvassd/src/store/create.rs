@@ -12,7 +12,7 @@ use super::layout::{self, Layout, StorePaths};
 use super::row::{State, Tally};
 use super::witness::Witness;
 use super::{OpenError, key_file};
-use crate::keys::{AccountId, EncryptionKey, Key};
+use crate::keys::{AccountId, Key};
 use crate::random::{self, Random};
 
 /// What a new store begins with.
@@ -40,11 +40,10 @@ pub(crate) fn random_pid(random: &Random) -> Result<u32, random::Error> {
     Ok(u32::from_be_bytes(random.bytes()?).max(1))
 }
 
-/// Makes the store of a data directory that has none, with a new random key.
-pub(crate) fn create(layout: &Layout, random: &Random) -> Result<(), OpenError> {
-    let key = Key::Encryption(EncryptionKey::random(random)?);
+/// Makes the store of a data directory that has none.
+pub(crate) fn create(layout: &Layout, random: &Random, key: &Key) -> Result<(), OpenError> {
     let at = layout.store_new();
-    key_file::write(&layout.key_new(), &[&key]).map_err(OpenError::io("write", &layout.key_new()))?;
+    key_file::write(&layout.key_new(), &[key]).map_err(OpenError::io("write", &layout.key_new()))?;
     layout::remove_directory(&at.0).map_err(OpenError::io("remove", &at.0))?;
     let seed = Seed::random(key.access().account(), random)?;
     let db = begin(&at, &seed).map_err(|fault| failed(layout, fault))?;

@@ -164,10 +164,15 @@ impl Download {
         if self.gathered.len() < GATHER && self.position < self.sealed {
             return Ok(());
         }
-        self.write(&self.gathered, self.position - self.gathered.len() as u64)?;
         let written = self.gathered.len() as u64;
-        self.gathered.clear();
+        self.write_gathered()?;
         self.sync_some(written)
+    }
+
+    fn write_gathered(&mut self) -> Result<(), WriteError> {
+        self.write(&self.gathered, self.position - self.gathered.len() as u64)?;
+        self.gathered.clear();
+        Ok(())
     }
 
     fn is_one_chunk(&self) -> bool {
@@ -287,6 +292,15 @@ impl Download {
         match error.kind() {
             io::ErrorKind::StorageFull => self.space.full(),
             _ => WriteError::Io { what: "write a value that another store sends", source: error },
+        }
+    }
+}
+
+impl Drop for Download {
+    /// Leaves to the next session all that came in this one.
+    fn drop(&mut self) {
+        if let Err(error) = self.write_gathered() {
+            tracing::debug!(%error, "a part of a value is asked for again");
         }
     }
 }

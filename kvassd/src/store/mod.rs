@@ -44,7 +44,7 @@ mod witness;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
@@ -279,6 +279,14 @@ impl Store {
         Self::open_in(directory, options, Surroundings::system(), doing)
     }
 
+    /// Makes a store with a given key where there never was any; one that is there stays as it is.
+    ///
+    /// # Errors
+    /// A full disk, or what the system refuses.
+    pub fn make(directory: &Path, key: &Key) -> Result<(), OpenError> {
+        open::make(&Layout::new(directory), &Surroundings::system().random, Some(key), &|_| {})
+    }
+
     /// Opens the store as [`Store::open`] does, in other surroundings than the system's.
     ///
     /// # Errors
@@ -498,6 +506,23 @@ impl Store {
             return Err(WriteError::Refused("a process id is 1 to 4294967295".into()));
         }
         self.ask(|answer| Job::SetPid { pid, answer })
+    }
+
+    /// Whether the committer answers, or waits for space on a full disk. While it does neither, this does not return.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        let (answer, wait) = sync_channel(1);
+        if self.jobs.send(Job::Ping(answer)).is_err() {
+            return false;
+        }
+        // One that waits for space answers nobody until there is some.
+        while self.shared.is_open() {
+            match wait.recv_timeout(commit::LOOK) {
+                Err(RecvTimeoutError::Timeout) => {}
+                answered => return answered.is_ok(),
+            }
+        }
+        true
     }
 
     /// Ends: what was taken is answered, all is flushed, the files are closed.

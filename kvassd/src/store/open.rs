@@ -14,7 +14,7 @@ use super::row::{State, Tally};
 use super::space::Space;
 use super::witness::{Mark, Witness};
 use super::{OpenError, PublicUrl, Seq, key_file, pass, rewrite, space};
-use crate::keys::{AccountId, Key};
+use crate::keys::{AccountId, EncryptionKey, Key};
 use crate::random::Random;
 use crate::record::ValueHash;
 
@@ -39,11 +39,7 @@ pub(crate) struct Opened {
 
 /// Opens the store of a data directory, or makes one where there never was any.
 pub(crate) fn open(layout: &Layout, space: &Space, random: &Random, doing: &dyn Fn(&str)) -> Result<Opened, OpenError> {
-    settle_directories(layout).map_err(OpenError::io("put in order", layout.root()))?;
-    if !layout.store().0.exists() && !layout.key().exists() {
-        doing("making a new store");
-        create::create(layout, random)?;
-    }
+    make(layout, random, None, doing)?;
     let opened = match open_existing(layout, random, doing) {
         Err(OpenError::DiskFull { .. }) => {
             space.drop_ballast().map_err(OpenError::io("remove", &layout.ballast()))?;
@@ -53,6 +49,19 @@ pub(crate) fn open(layout: &Layout, space: &Space, random: &Random, doing: &dyn 
     };
     space.lay_ballast();
     Ok(opened)
+}
+
+/// Makes a store where there never was any, with a random key where none is given.
+pub(crate) fn make(layout: &Layout, random: &Random, key: Option<&Key>, doing: &dyn Fn(&str)) -> Result<(), OpenError> {
+    settle_directories(layout).map_err(OpenError::io("put in order", layout.root()))?;
+    if layout.store().0.exists() || layout.key().exists() {
+        return Ok(());
+    }
+    doing("making a new store");
+    match key {
+        Some(key) => create::create(layout, random, key),
+        None => create::create(layout, random, &Key::Encryption(EncryptionKey::random(random)?)),
+    }
 }
 
 fn open_existing(layout: &Layout, random: &Random, doing: &dyn Fn(&str)) -> Result<Opened, OpenError> {

@@ -23,13 +23,13 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::{Code, Status, Streaming};
 
-use self::heard::{Heard, Kind, Listening};
+use self::heard::{Heard, Kind};
 pub use self::tls::{TlsError, Trust};
 use super::channel::{Channel, ChannelError, Initiator};
 use super::grpc::{self, sync_client};
 use super::session::{Link, SessionError};
 use crate::keys::SyncKey;
-use crate::network::{Connect, Wire};
+use crate::network::{Connect, Tapped, Wire};
 use crate::random::Random;
 
 /// How long a connection may take, and the first answer on it.
@@ -128,7 +128,7 @@ pub async fn open(way: &Way, random: &Random, key: &SyncKey, url: &str) -> Resul
     let silent = |_| RemoteError::Silent(url.to_owned());
     let wire = timeout(CONNECT, address.connect(way, url)).await.map_err(silent)??;
     let heard = Heard::default();
-    let connection = Connection::over(Listening::new(wire, heard.clone())).await;
+    let connection = Connection::over(Tapped::new(wire, heard.clone())).await;
     let connection = connection.map_err(|_| RemoteError::Closed(url.to_owned()))?;
     let (initiator, first) = Initiator::start(key, random).map_err(SessionError::from)?;
     let (to, frames) = grpc::outgoing();

@@ -25,7 +25,7 @@ use self::newest::Newest;
 use super::channel::{self, Channel, REFUSAL};
 use super::grpc::{self, Frame, sync_server};
 use super::session::{self, Link, Progress, Side};
-use crate::accept::{self, Guest};
+use crate::accept::{self, Door, Guest};
 use crate::http::{self, Links};
 use crate::logs::Seldom;
 use crate::network::Accept;
@@ -36,6 +36,14 @@ use crate::store::Store;
 /// # Errors
 /// None: what fails is one connection.
 pub async fn serve(store: Store, listener: impl Accept, stop: CancellationToken) -> io::Result<()> {
+    serve_behind(Door::default(), store, listener, stop).await
+}
+
+/// The same, behind a door of one's own.
+///
+/// # Errors
+/// None: what fails is one connection.
+pub async fn serve_behind(door: Door, store: Store, listener: impl Accept, stop: CancellationToken) -> io::Result<()> {
     let sessions = TaskTracker::new();
     let links = Links::new(store.clone());
     let service = Service {
@@ -48,7 +56,7 @@ pub async fn serve(store: Store, listener: impl Accept, stop: CancellationToken)
     let devices = sync_server::SyncServer::new(service)
         .max_decoding_message_size(grpc::FRAME_MAX)
         .max_encoding_message_size(grpc::FRAME_MAX);
-    accept::run(listener, Port { devices, links }, stop).await;
+    accept::run(listener, door, Port { devices, links }, stop).await;
     sessions.close();
     sessions.wait().await;
     Ok(())
@@ -65,7 +73,8 @@ impl accept::Serve for Port {
     async fn serve(&self, request: hyper::Request<Incoming>) -> hyper::Response<Body> {
         let kind = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
         if !kind.starts_with(b"application/grpc") {
-            return self.answer(request).await;
+            // What is sent with it is nobody's here, and must not wait in memory for as long as the answer lasts.
+            return self.answer(request.map(drop)).await;
         }
         if request.version() != Version::HTTP_2 {
             return http::too_old();
@@ -80,12 +89,11 @@ impl accept::Serve for Port {
 
 impl Port {
     /// Answers somebody who is no device.
-    async fn answer(&self, request: hyper::Request<Incoming>) -> hyper::Response<Body> {
+    async fn answer(&self, request: hyper::Request<()>) -> hyper::Response<Body> {
         if request.uri().path() != http::LINK {
             return http::answer(&request);
         }
-        // The body goes: nothing in it counts.
-        let (request, _) = request.into_parts();
+        let (request, ()) = request.into_parts();
         #[allow(clippy::expect_used, reason = "every request that is accepted has one")]
         let guest = request.extensions.get::<Guest>().expect("a guest");
         self.links.answer(&request, guest).await

@@ -49,8 +49,11 @@ pub fn claim(directory: &Path) -> (Config, Place) {
         directory: path,
         log: tracing::Level::INFO,
         options: Options { value_max: VALUE_MAX, reserve: 4 << 20 },
+        key_file: None,
         bind: None,
+        port: kvassd::config::Port::default(),
         authorities: None,
+        watchdog: None,
         on_demand: false,
         repair: false,
         arguments: vec!["--flag".into()],
@@ -63,7 +66,7 @@ pub fn claim(directory: &Path) -> (Config, Place) {
 /// Runs a daemon to its end.
 pub fn run(config: &Config, place: Place, stop: CancellationToken) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(kvassd::daemon::run(config, place, stop, |_| ()))
+    runtime.block_on(kvassd::daemon::run(config, place, None, stop, |_| ()))
 }
 
 /// A daemon on threads of this process. It binds before it starts, and drains when it is dropped.
@@ -230,10 +233,12 @@ pub struct Process {
 impl Process {
     pub fn command(directory: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kvassd"));
-        for variable in
-            ["KVASS_DB", "KVASS_SOCKET", "KVASS_LOG", "KVASS_CA", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"]
-        {
-            command.env_remove(variable);
+        // What the surroundings of a test say to services and to the user's own daemon.
+        for (variable, _) in std::env::vars_os() {
+            let text = variable.to_string_lossy();
+            if ["KVASS_", "LISTEN_", "NOTIFY_", "WATCHDOG_", "CREDENTIALS_"].iter().any(|of| text.starts_with(of)) {
+                command.env_remove(&variable);
+            }
         }
         command.arg("--db").arg(directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command

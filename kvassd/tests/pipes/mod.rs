@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use kvassd::network::{Accept, Connect, Wire};
 use tokio::io::{DuplexStream, duplex};
@@ -10,10 +10,10 @@ use tokio::sync::mpsc;
 
 /// A network of one host.
 #[derive(Clone)]
-pub struct Pipes(mpsc::Sender<DuplexStream>);
+pub struct Pipes(mpsc::Sender<(DuplexStream, IpAddr)>);
 
 /// Where the host accepts.
-pub struct Listener(mpsc::Receiver<DuplexStream>);
+pub struct Listener(mpsc::Receiver<(DuplexStream, IpAddr)>);
 
 pub fn network() -> (Pipes, Listener) {
     let (to, from) = mpsc::channel(16);
@@ -22,8 +22,13 @@ pub fn network() -> (Pipes, Listener) {
 
 impl Pipes {
     pub async fn open(&self) -> io::Result<DuplexStream> {
+        self.open_from([192, 0, 2, 1].into()).await
+    }
+
+    /// A connection that comes from this address.
+    pub async fn open_from(&self, address: IpAddr) -> io::Result<DuplexStream> {
         let (near, far) = duplex(4_096);
-        self.0.send(far).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        self.0.send((far, address)).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
         Ok(near)
     }
 }
@@ -41,7 +46,7 @@ impl Accept for Listener {
 
     async fn accept(&mut self) -> io::Result<(DuplexStream, SocketAddr)> {
         match self.0.recv().await {
-            Some(wire) => Ok((wire, ([192, 0, 2, 1], 1).into())),
+            Some((wire, address)) => Ok((wire, (address, 1).into())),
             None => std::future::pending().await,
         }
     }

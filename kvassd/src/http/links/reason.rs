@@ -1,9 +1,13 @@
 //! Why there is no value to be had, and what is said then.
 
+use std::time::Duration;
+
 use hyper::header::{ACCEPT_RANGES, ALLOW, CONTENT_RANGE, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 use tonic::body::Body;
 
+use crate::accept::Client;
 use crate::http::page::Page;
 use crate::http::stream::without_name;
 use crate::store::{Gone, ReadError, ShareError};
@@ -11,6 +15,8 @@ use crate::store::{Gone, ReadError, ShareError};
 /// Why there is no value to be had.
 pub(super) enum Reason {
     Unknown,
+    /// The one who asks has asked for too many that are not there, and has to wait so long.
+    Often(Duration),
     Gone(Gone),
     /// It cannot be read now.
     Read,
@@ -42,12 +48,20 @@ impl From<ReadError> for Reason {
 }
 
 impl Reason {
+    /// The same, where the one who asks has not asked for too much that is not there.
+    pub(super) fn counted(self, request: &Parts) -> Self {
+        let Self::Unknown = self else { return self };
+        let wait = request.extensions.get::<Client>().and_then(Client::note_unknown);
+        wait.map_or(Self::Unknown, Self::Often)
+    }
+
     /// The answer to a request with these headers.
     pub(super) fn answer(self, headers: &HeaderMap) -> Response<Body> {
         let mut answer = self.page().answer(headers);
         let said = answer.headers_mut();
         match self {
             Self::Read | Self::Crowded => said.insert(RETRY_AFTER, const { HeaderValue::from_static("30") }),
+            Self::Often(wait) => said.insert(RETRY_AFTER, wait.as_secs().max(1).into()),
             Self::Method(methods) => said.insert(ALLOW, HeaderValue::from_static(methods)),
             Self::Range(size) => {
                 said.insert(ACCEPT_RANGES, const { HeaderValue::from_static("bytes") });
@@ -67,6 +81,9 @@ impl Reason {
                 "There is no such link",
                 "It may be mistyped, or the device that made it has not been connected since.",
             ),
+            Self::Often(_) => {
+                Page::new(StatusCode::TOO_MANY_REQUESTS, "Too many links that are not there", "Wait a little.")
+            }
             Self::Gone(gone) => Page::new(StatusCode::GONE, title(gone), ""),
             Self::Read => Page::new(unavailable, "The value cannot be read at the moment", "Try again later."),
             Self::Crowded => Page::new(unavailable, "Too many values are on their way", "Try again in a while."),

@@ -1,11 +1,8 @@
 //! What stands at the other end of a connection, by the first bytes that it says.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use crate::network::Tap;
 
 /// Bytes that are enough to tell.
 const ENOUGH: usize = 512;
@@ -29,19 +26,26 @@ pub(super) enum Kind {
 
 /// The first bytes that came on a connection.
 #[derive(Clone, Default)]
-pub(super) struct Heard(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Heard {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    is_done: bool,
+}
 
 impl Heard {
     pub(super) fn kind(&self) -> Kind {
-        kind(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        kind(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
 
-    /// Keeps what there is still room for; whether there is no more.
-    fn note(&self, bytes: &[u8]) -> bool {
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+impl Tap for Heard {
+    fn hear(&mut self, bytes: &[u8]) {
+        if self.is_done {
+            return;
+        }
+        let mut heard = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let room = ENOUGH - heard.len();
         heard.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        heard.len() == ENOUGH
+        self.is_done = heard.len() == ENOUGH;
     }
 }
 
@@ -57,56 +61,6 @@ fn kind(heard: &[u8]) -> Kind {
         _ if heard.starts_with(b"HTTP/") => Kind::Web,
         _ if heard.starts_with(b"SSH-") => Kind::Ssh,
         _ => Kind::Other,
-    }
-}
-
-/// A connection that keeps the first bytes that come.
-pub(super) struct Listening<W> {
-    wire: W,
-    heard: Heard,
-    is_done: bool,
-}
-
-impl<W> Listening<W> {
-    pub(super) fn new(wire: W, heard: Heard) -> Self {
-        Self { wire, heard, is_done: false }
-    }
-}
-
-impl<W: AsyncRead + Unpin> AsyncRead for Listening<W> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.wire).poll_read(context, buf))?;
-        if !self.is_done {
-            self.is_done = self.heard.note(&buf.filled()[before..]);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<W: AsyncWrite + Unpin> AsyncWrite for Listening<W> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_write_vectored(context, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.wire.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_shutdown(context)
     }
 }
 

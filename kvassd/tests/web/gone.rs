@@ -1,5 +1,6 @@
 //! Links that lead nowhere, and why.
 
+use kvassd::accept::UNKNOWN;
 use kvassd::clock::now_us;
 use kvassd::store::ShareOptions;
 
@@ -42,4 +43,16 @@ fn pages_are_html_for_browsers_and_kept_by_nobody() {
     let text = site.get("/get?q=x");
     assert_eq!((text.status, text.header("cache-control")), (404, "no-store"));
     assert!(text.text().starts_with("There is no such link\n"), "{}", text.text());
+}
+
+#[test]
+fn who_tries_tokens_is_told_to_wait_and_still_gets_what_is_there() {
+    let site = Site::start();
+    let link = site.share("hello", b"world");
+    let answers: Vec<_> = (0..40).map(|number| site.get(&format!("/get?q={number:026}"))).collect();
+    assert!(answers[..UNKNOWN as usize].iter().all(|answer| answer.status == 404));
+    let last = answers.last().unwrap();
+    assert_eq!((last.status, last.header("cache-control")), (429, "no-store"));
+    assert!(["1", "2"].contains(&last.header("retry-after")), "{last:?}");
+    assert_eq!(site.get(&link).body, b"world");
 }

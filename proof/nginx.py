@@ -1,0 +1,160 @@
+"""See nginx.sh."""
+
+import http.client
+import json
+import random
+import re
+import ssl
+import subprocess
+import sys
+import time
+
+from programs import WORK, Store, fail, finish, wait_until
+from web import Nginx, certify, documented, free_port, listen
+
+mib = int(sys.argv[1])
+chance = random.Random()
+steps, slowest = 0, 0.0
+
+# A session that says nothing for this long has said something of its own once.
+LIMIT, SILENCE = 28, 32
+
+
+def is_so(what, condition):
+    global steps
+    steps += 1
+    if not condition:
+        fail(what)
+
+
+def server_block(port, backend, limit):
+    """The documented server, with names and ports of here, and other time limits."""
+    block = documented("docs/operations.md")
+    for word, other in (
+        ("listen 443 ssl http2;", listen(port)),
+        ("kvass.example.org", "localhost"),
+        ("/etc/ssl/kvass/fullchain.pem", f"{WORK}/site.pem"),
+        ("/etc/ssl/kvass/privkey.pem", f"{WORK}/site.key"),
+        ("127.0.0.1:8000", backend),
+        ("60s", f"{limit}s"),
+    ):
+        if word not in block:
+            fail(f"docs/operations.md has no '{word}' in its block for nginx")
+        block = block.replace(word, other)
+    # nginx has an address of its own here, which can be told from those who come to it.
+    return f"grpc_bind 127.0.0.2; proxy_bind 127.0.0.2;\n{block}"
+
+
+def ended_sessions():
+    """How many sessions nginx has seen to their end."""
+    with open(Nginx.log, encoding="utf-8") as log:
+        return sum("/kvass.v1.Sync/Session" in line for line in log)
+
+
+def ask(method, path, source="127.0.0.1", **headers):
+    """Asks over HTTP/1.1 through nginx; returns status, headers and body."""
+    trust = ssl.create_default_context(cafile=f"{WORK}/ca.pem")
+    connection = http.client.HTTPSConnection("localhost", port, timeout=30, context=trust, source_address=(source, 0))
+    try:
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+    finally:
+        connection.close()
+
+
+def comes(key, value, *, by, to):
+    """What is set on one machine is there on another, a moment later."""
+    global slowest
+    began = time.monotonic()
+    by.set(key, value)
+    is_so(f"{key} came as something else", to.run("wait", key, "--timeout", "60s", expect=0).out == value)
+    slowest = max(slowest, time.monotonic() - began)
+
+
+def serve(bind):
+    """Starts the server and returns its process."""
+    process = server.start("serve", "--bind", bind, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if not wait_until(lambda: server.daemon() == process.pid, 20):
+        fail("the server did not start")
+    return process
+
+
+certify()
+server, one, other = (Store(f"{WORK}/{name}") for name in ("server", "one", "other"))
+server.environment["KVASS_PROXY"] = "127.0.0.2"
+serving = serve("127.0.0.1:0")
+backend = json.loads(server.run("status", "--json", expect=0).out)["bind"]
+port = free_port()
+nginx = Nginx(port, server_block(port, backend, LIMIT))
+nginx.start()
+url = f"https://localhost:{port}"
+key = re.search(rb"^Encryption Key: (\S+)", server.run("config", "show", expect=0).out, re.MULTILINE)[1].decode()
+for device in (one, other):
+    device.environment["KVASS_CA"] = f"{WORK}/ca.pem"
+    device.run("config", "key", key, expect=0)
+    device.run("config", "remote", url, expect=0)
+    device.run("sync", "--timeout", "30s", expect=0)
+
+comes("there", b"1", by=one, to=other)
+comes("back", b"2", by=other, to=one)
+comes("from the server", b"3", by=server, to=one)
+large, began = chance.randbytes(mib << 20), time.monotonic()
+one.set("large", large)
+is_so("a large value came as something else", other.run("wait", "large", "--timeout", "100s", expect=0).out == large)
+taken = time.monotonic() - began
+del large
+
+status, headers, body = ask("GET", "/healthz")
+is_so(f"/healthz is not healthy: {status} {body!r}", (status, body) == (200, b"ok\n"))
+is_so("what is not there is there", ask("GET", "/nothing")[0] == 404)
+
+# Silence that is longer than nginx bears, but for what a session says by itself.
+sessions = ended_sessions()
+time.sleep(SILENCE)
+is_so("a silent session ended", ended_sessions() == sessions)
+comes("after the silence", b"4", by=one, to=other)
+is_so("a session ended after the silence", ended_sessions() == sessions)
+
+# With limits below that, nginx does end them: so the limits above are in force.
+nginx.stop()
+nginx.configure(server_block(port, backend, 2))
+nginx.start()
+comes("with short limits", b"5", by=other, to=one)
+sessions = ended_sessions()
+is_so("nginx keeps no time limits", wait_until(lambda: ended_sessions() > sessions, 30))
+nginx.configure(server_block(port, backend, LIMIT))
+nginx.reload()
+comes("after a reload", b"6", by=one, to=other)
+
+# What waits while nginx is away goes out once it is back, with nobody asking.
+nginx.stop()
+one.set("while away", b"7")
+nginx.start()
+came = other.run("wait", "while away", "--timeout", "60s", expect=0).out
+is_so("what was set without nginx did not come", came == b"7")
+comes("after a restart", b"8", by=other, to=one)
+
+# kvassd away, and nginx there.
+serving.terminate()
+serving.wait(timeout=30)
+words = ""
+
+
+def is_told():
+    global words
+    words = one.run("status").out.decode()
+    return f"a proxy answers at {url}, and no kvassd behind it" in words
+
+
+is_so(f"status does not say that kvassd is away: {words!r}", wait_until(is_told, 30))
+one.set("without a server", b"9")
+serving = serve(backend)
+came = other.run("wait", "without a server", "--timeout", "60s", expect=0).out
+is_so("what was set without a server did not come", came == b"9")
+nginx.stop()
+finish(
+    "nginx",
+    f"{steps} things that are so behind nginx, {mib} MiB from device to device in {taken:.1f} s, a session silent for "
+    f"{SILENCE} s beside limits of {LIMIT} s, slowest set on one and wait on another {slowest * 1000:.0f} ms",
+)
