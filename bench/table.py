@@ -26,6 +26,13 @@ def row(what, figure, peer, peer_figure, goal, limit=None):
     rows.append((what, show(figure), peer, show(peer_figure), f"{ratio:.2f}", goal, met))
 
 
+def rate(what, figure, peer, peer_figure, unit, limit):
+    """A line of two rates; `limit`: the least ratio that reaches the goal."""
+    ratio = figure / peer_figure
+    met = "yes" if ratio >= limit else "**no**"
+    rows.append((what, f"{figure:,.0f} {unit}", peer, f"{peer_figure:,.0f} {unit}", f"{ratio:.2f}", f"at least {limit:.2f}", met))
+
+
 def alone(what, figure, goal, met):
     rows.append((what, figure, "", "", "", goal, "yes" if met else "**no**"))
 

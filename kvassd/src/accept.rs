@@ -28,7 +28,7 @@ use tonic::body::Body;
 
 pub use self::addresses::{Client, UNKNOWN, UNKNOWN_EACH};
 use self::addresses::{Subnet, Unknown};
-pub use self::guests::{Admission, BYTES, GUESTS, Guest, STAY};
+pub use self::guests::{Admission, BYTES, Download, GUESTS, Guest, STALL, STAY};
 use self::guests::{Guests, Place};
 pub use self::proxies::{Proxies, ProxyError};
 pub use self::tls::{CertificateError, Files, Tls};

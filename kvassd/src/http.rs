@@ -1,10 +1,22 @@
 //! What the server's port answers to those who are no devices: plain HTTP.
 
+mod disposition;
+mod links;
+mod media;
+mod page;
+mod range;
+mod stream;
+
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use hyper::{Method, Request, Response, StatusCode};
 use tonic::body::Body;
 
-/// Answers a request; its body is not looked at.
+pub use self::links::Links;
+
+/// The path of links.
+pub const LINK: &str = "/get";
+
+/// Answers a request for anything but a link; its body is not looked at.
 pub fn answer<B>(request: &Request<B>) -> Response<Body> {
     match (request.uri().path(), request.method()) {
         ("/healthz", &Method::GET | &Method::HEAD) => text(StatusCode::OK, "ok\n"),
@@ -29,4 +41,9 @@ fn text(status: StatusCode, text: &'static str) -> Response<Body> {
     headers.insert(CONTENT_TYPE, const { hyper::header::HeaderValue::from_static("text/plain; charset=utf-8") });
     headers.insert(CACHE_CONTROL, const { hyper::header::HeaderValue::from_static("no-store") });
     answer
+}
+
+/// What of a key is a name of its own.
+fn last_part(key: &str) -> &str {
+    key.rsplit('/').next().unwrap_or(key)
 }

@@ -29,7 +29,7 @@
 //! - [`sync`]: sessions with other stores: the encrypted channel, what is said over it, the link to the remote, the
 //!   server for devices. It changes the store only through the store's own commits.
 //! - [`network`], `accept`, `http`: how bytes come in and go out, connections and their limits, and what the port of the
-//!   server answers to those who are no devices. They know no store.
+//!   server answers to those who are no devices. Only links, in `http`, know the store, which they read.
 //!
 //! docs/architecture.md follows a request through these, docs/decisions.md says why they are so.
 

@@ -1,5 +1,5 @@
 //! Where logs go: standard error, or, for a daemon that a client started, `kvassd.log` in the data directory, of
-//! which at most 1 MiB is kept. Names and values never go there.
+//! which at most 1 MiB is kept. Names, values and tokens never go there.
 
 mod seldom;
 
@@ -12,7 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kvass_proto::paths::LOG;
 use nix::fcntl::OFlag;
 use tracing::Level;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
 
 pub use seldom::Seldom;
 
@@ -34,9 +37,9 @@ pub struct LogError {
 /// else is: without a word, for a word about it would go to standard error, and fail, too.
 pub fn to_stderr(level: Level) {
     let lines = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).log_internal_errors(false);
-    let subscriber = lines.with_writer(io::stderr).finish();
+    let lines = lines.with_writer(io::stderr).finish();
     // A second call, as in tests, changes nothing.
-    let _ = tracing::subscriber::set_global_default(subscriber);
+    let _ = tracing::subscriber::set_global_default(lines.with(own(level)));
 }
 
 /// Sends logs to the file in `directory`.
@@ -48,9 +51,16 @@ pub fn to_file(level: Level, directory: &Path) -> Result<Log, LogError> {
     let file = LogFile::open(path.clone()).map_err(|source| LogError { path, source })?;
     let log = Log(Arc::new(Mutex::new(file)));
     let lines = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).log_internal_errors(false);
-    let subscriber = lines.with_writer(log.clone()).finish();
-    let _ = tracing::subscriber::set_global_default(subscriber);
+    let lines = lines.with_writer(log.clone()).finish();
+    let _ = tracing::subscriber::set_global_default(lines.with(own(level)));
     Ok(log)
+}
+
+/// What is logged: this program's own lines from `level` on, and of other crates at most warnings. They would show what
+/// passes through them, as the tokens of links in what HTTP/2 cannot make sense of.
+fn own(level: Level) -> Targets {
+    let others = LevelFilter::from_level(level).min(LevelFilter::WARN);
+    Targets::new().with_default(others).with_target("kvassd", level)
 }
 
 /// The log file; a cheap clone.
@@ -142,6 +152,19 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn other_crates_log_warnings_at_most() {
+        for level in [Level::TRACE, Level::DEBUG, Level::WARN] {
+            let own = own(level);
+            for other in ["h2::server", "hyper::proto", "tonic", "rustls"] {
+                assert!(own.would_enable(other, &Level::WARN) && !own.would_enable(other, &Level::INFO), "{other}");
+            }
+            assert!(own.would_enable("kvassd::accept", &level));
+        }
+        assert!(!own(Level::ERROR).would_enable("h2", &Level::WARN));
+        assert!(!own(Level::INFO).would_enable("kvassd::accept", &Level::DEBUG));
+    }
 
     #[test]
     fn a_log_of_any_length_keeps_its_newest_half_mebibyte_to_one() {

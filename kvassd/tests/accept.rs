@@ -8,43 +8,75 @@ use std::collections::HashMap;
 use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use hyper::body::{Bytes, Frame, Incoming};
 use hyper::{Request, Response};
-use kvassd::accept::{self, Admission, BYTES, Client, Door, GUESTS, Guest, STAY, Serve, UNKNOWN};
+use kvassd::accept::{self, Admission, BYTES, Client, Door, Download, GUESTS, Guest, STALL, STAY, Serve, UNKNOWN};
 use kvassd::network::Accept;
 use pipes::{Pipes, network};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
-/// Admits whoever asks for `/admit`, until [`Host::forget`]; says who asks for `/whoami`; knows no `/unknown`.
+/// Admits whoever asks for `/admit` or `/download`, until [`Host::forget`]; says who asks for `/whoami`; knows no
+/// `/unknown`.
 #[derive(Clone, Default)]
-struct Host(Arc<Mutex<Vec<Admission>>>);
+struct Host {
+    admitted: Arc<Mutex<Vec<Admission>>>,
+    downloads: Arc<Mutex<Vec<Download>>>,
+}
 
 impl Host {
     fn forget(&self) {
-        self.0.lock().unwrap().clear();
+        self.admitted.lock().unwrap().clear();
+        self.downloads.lock().unwrap().clear();
+    }
+
+    fn move_downloads(&self) {
+        self.downloads.lock().unwrap().iter().for_each(Download::moved);
     }
 }
 
 impl Serve for Host {
     async fn serve(&self, request: Request<Incoming>) -> Response<Body> {
+        let guest = request.extensions().get::<Guest>().unwrap();
         let client = request.extensions().get::<Client>().unwrap();
         let text = match request.uri().path() {
             "/admit" => {
-                self.0.lock().unwrap().push(request.extensions().get::<Guest>().unwrap().admit());
+                self.admitted.lock().unwrap().push(guest.admit());
                 "admitted".into()
+            }
+            "/download" => {
+                self.downloads.lock().unwrap().push(guest.admit_download(STAY));
+                return Response::new(Body::new(Endless(Some(Bytes::from_static(b"seen")))));
+            }
+            "/short" => {
+                drop(guest.admit_download(STAY));
+                "short".into()
             }
             "/whoami" => client.address().to_string(),
             "/unknown" => client.note_unknown().map_or("unknown".into(), |wait| format!("wait {}", wait.as_secs())),
             _ => "seen".into(),
         };
         Response::new(Body::new(text))
+    }
+}
+
+/// A body that says something and never ends.
+struct Endless(Option<Bytes>);
+
+impl hyper::body::Body for Endless {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0.take().map_or(Poll::Pending, |said| Poll::Ready(Some(Ok(Frame::data(said)))))
     }
 }
 
@@ -153,6 +185,43 @@ async fn a_guest_can_say_only_so_much_and_somebody_who_was_admitted_more() {
     for _ in 0..BYTES {
         assert!(ask(&mut admitted, "/").await);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_download_that_stands_still_ends_and_one_that_moves_does_not() {
+    let host = Host::default();
+    let network = serve(host.clone());
+    let mut wire = network.open().await.unwrap();
+    assert!(ask(&mut wire, "/download").await);
+    for _ in 0..5 {
+        assert!(timeout(STALL - Duration::from_secs(1), ended(&mut wire)).await.is_err());
+        host.move_downloads();
+    }
+    let began = Instant::now();
+    ended(&mut wire).await;
+    assert_eq!(began.elapsed().as_secs(), STALL.as_secs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_beside_a_download_is_not_ended_with_it() {
+    let network = serve(Host::default());
+    let mut wire = network.open().await.unwrap();
+    assert!(ask(&mut wire, "/admit").await);
+    assert!(ask(&mut wire, "/download").await);
+    assert!(timeout(5 * STALL, ended(&mut wire)).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_given_something_may_stay_from_then_on_however_soon_it_is_over() {
+    let network = serve(Host::default());
+    let mut wire = network.open().await.unwrap();
+    for _ in 0..20 {
+        tokio::time::sleep(STAY - Duration::from_secs(1)).await;
+        assert!(ask(&mut wire, "/short").await);
+    }
+    let began = Instant::now();
+    ended(&mut wire).await;
+    assert_eq!(began.elapsed().as_secs(), STAY.as_secs());
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::addresses::Subnet;
@@ -19,6 +19,9 @@ pub const GUESTS: usize = 64;
 
 /// How long a connection may be a guest.
 pub const STAY: Duration = Duration::from_secs(5);
+
+/// How long a download may stand still: its client takes another piece of it in that time, or its connection ends.
+pub const STALL: Duration = Duration::from_secs(60);
 
 /// About how many bytes a guest may send: a handshake, or a request of a browser, and some more.
 pub const BYTES: usize = 16 << 10;
@@ -110,12 +113,24 @@ struct Standing {
     admissions: watch::Sender<usize>,
     /// Bytes that may still come as long as nobody has admitted it.
     left: AtomicUsize,
+    downloads: Mutex<Downloads>,
+}
+
+/// What a connection is given that everybody may have.
+struct Downloads {
+    /// Those that are not over; each is an admission as well.
+    open: usize,
+    /// When something of one was last taken.
+    moved: Instant,
+    /// How long the connection may stay after the last one, as a guest.
+    until: Instant,
 }
 
 impl Guest {
     pub(super) fn new(subnet: Option<Subnet>) -> Self {
         let (admissions, left) = (watch::Sender::new(0), AtomicUsize::new(BYTES));
-        Self(Arc::new(Standing { subnet: Mutex::new(subnet), admissions, left }))
+        let downloads = Mutex::new(Downloads { open: 0, moved: Instant::now(), until: Instant::now() });
+        Self(Arc::new(Standing { subnet: Mutex::new(subnet), admissions, left, downloads }))
     }
 
     /// Says where it comes from, or asks from now on.
@@ -127,12 +142,22 @@ impl Guest {
         *self.0.subnet.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the connection more than a guest, until what is returned is dropped: it has shown that it belongs here, or
-    /// is given what everybody may have.
+    /// Makes the connection more than a guest, until what is returned is dropped: it has shown that it belongs here.
     #[must_use]
     pub fn admit(&self) -> Admission {
         self.0.admissions.send_modify(|count| *count += 1);
         Admission(self.clone())
+    }
+
+    /// Likewise, because it is given what everybody may have. The connection ends once it has taken nothing for
+    /// [`STALL`]. `stay`: how long it may be a guest afterwards.
+    #[must_use]
+    pub fn admit_download(&self, stay: Duration) -> Download {
+        let mut downloads = self.0.downloads();
+        downloads.open += 1;
+        downloads.moved = Instant::now();
+        drop(downloads);
+        Download { admission: self.admit(), stay }
     }
 
     /// Returns once the connection has to go: a guest for too long, or one of too many.
@@ -143,13 +168,42 @@ impl Guest {
                 biased;
                 _ = admissions.wait_for(|count| *count > 0) => {}
                 () = place.shown_out.cancelled() => return,
-                () = sleep(STAY) => return,
+                () = self.stay() => return,
             }
             let guests = place.guests.clone();
             drop(place);
-            // Neither fails: the sender is here.
-            let _ = admissions.wait_for(|count| *count == 0).await;
+            tokio::select! {
+                biased;
+                // Neither fails: the sender is here.
+                _ = admissions.wait_for(|count| *count == 0) => {}
+                () = self.stalls() => return,
+            }
             place = guests.enter(self).await;
+        }
+    }
+
+    /// The time of a guest. A download may come and go within one look at the connection, and lengthens it.
+    async fn stay(&self) {
+        let mut until = Instant::now() + STAY;
+        while Instant::now() < until {
+            sleep_until(until).await;
+            until = until.max(self.0.downloads().until);
+        }
+    }
+
+    /// Returns once nothing but downloads goes on, and none of them has moved for too long.
+    async fn stalls(&self) {
+        loop {
+            let (open, moved) = {
+                let downloads = self.0.downloads();
+                (downloads.open, downloads.moved)
+            };
+            let others = *self.0.admissions.borrow() > open;
+            let until = if others { Instant::now() + STALL } else { moved + STALL };
+            if until <= Instant::now() {
+                return;
+            }
+            sleep_until(until).await;
         }
     }
 }
@@ -171,6 +225,12 @@ impl Tap for Guest {
     }
 }
 
+impl Standing {
+    fn downloads(&self) -> MutexGuard<'_, Downloads> {
+        self.downloads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What makes a connection more than a guest.
 pub struct Admission(Guest);
 
@@ -180,5 +240,26 @@ impl Drop for Admission {
         // What is on its way already must not cut the last words off.
         left.store(super::WINDOW as usize, Ordering::Relaxed);
         admissions.send_modify(|count| *count -= 1);
+    }
+}
+
+/// An admission for a download.
+pub struct Download {
+    admission: Admission,
+    stay: Duration,
+}
+
+impl Download {
+    /// Another piece of it was taken.
+    pub fn moved(&self) {
+        self.admission.0.0.downloads().moved = Instant::now();
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        let mut downloads = self.admission.0.0.downloads();
+        downloads.open -= 1;
+        downloads.until = downloads.until.max(Instant::now() + self.stay);
     }
 }

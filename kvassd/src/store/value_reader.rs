@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use super::ReadError;
 use crate::value::{self, CHUNK, Chunks, ContentKey, HASH, TAG};
 
-/// Sealed chunks that are read in one go.
+/// Sealed chunks that are read in one go where nothing else is said.
 const BATCH: u64 = 16;
 
 /// A value to be read in parts.
@@ -34,7 +34,8 @@ struct Blob {
     position: u64,
     /// Bytes of it that are not wanted.
     skip: usize,
-    sealed: Vec<u8>,
+    /// Chunks that are read in one go.
+    batch: u64,
 }
 
 impl ValueReader {
@@ -47,7 +48,7 @@ impl ValueReader {
         if file.metadata().ok()?.len() != blob_length(size) {
             return None;
         }
-        let blob = Blob { file, chunks: Chunks::new(content_key), size, position: 0, skip: 0, sealed: Vec::new() };
+        let blob = Blob { file, chunks: Chunks::new(content_key), size, position: 0, skip: 0, batch: BATCH };
         Some(Self { key: key.to_owned(), source: Source::Blob(Box::new(blob)) })
     }
 
@@ -75,6 +76,13 @@ impl ValueReader {
         }
     }
 
+    /// Reads parts of at most so many bytes, or one chunk, from now on.
+    pub fn limit_parts(&mut self, bytes: usize) {
+        if let Source::Blob(blob) = &mut self.source {
+            blob.batch = (bytes / CHUNK).max(1) as u64;
+        }
+    }
+
     /// Appends the next part of the value to `to`, at most 512 KiB; `false` at the end.
     ///
     /// # Errors
@@ -96,29 +104,52 @@ impl ValueReader {
 
 impl Blob {
     fn next(&mut self, key: &str, to: &mut Vec<u8>) -> Result<bool, ReadError> {
-        let all = value::chunks(self.size);
-        let count = BATCH.min(all - self.position);
+        let count = self.batch.min(value::chunks(self.size) - self.position);
         if count == 0 {
             return Ok(false);
         }
+        let start = to.len();
+        let read = self.read(to, count).map(|opened| start + opened);
+        to.truncate(*read.as_ref().unwrap_or(&start));
+        match read {
+            Ok(_) => Ok(true),
+            Err(Failed::Value(what)) => Err(ReadError::Value { key: key.to_owned(), what }),
+            Err(Failed::Io(source)) => Err(ReadError::Io { key: key.to_owned(), source }),
+        }
+    }
+
+    /// Reads chunks behind what is in `to`, and opens them there; how many bytes of them are the value's. So a part
+    /// needs no second buffer.
+    fn read(&mut self, to: &mut Vec<u8>, count: u64) -> Result<usize, Failed> {
+        let all = value::chunks(self.size);
         let end = ((self.position + count) * CHUNK as u64).min(self.size);
-        let plain = end - self.position * CHUNK as u64;
-        self.sealed.resize((plain + count * TAG as u64) as usize, 0);
-        let offset = self.position * (CHUNK + TAG) as u64;
-        self.file.read_exact_at(&mut self.sealed, offset).map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => {
-                ReadError::Value { key: key.to_owned(), what: "its file is cut short".into() }
-            }
-            _ => ReadError::Io { key: key.to_owned(), source },
+        let start = to.len();
+        to.resize(start + (end - self.position * CHUNK as u64 + count * TAG as u64) as usize, 0);
+        let part = &mut to[start..];
+        self.file.read_exact_at(part, self.position * (CHUNK + TAG) as u64).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => Failed::Value("its file is cut short".into()),
+            _ => Failed::Io(source),
         })?;
-        for sealed in self.sealed.chunks_mut(CHUNK + TAG) {
-            let opened = self.chunks.open(self.position, self.position + 1 == all, sealed);
-            opened.map_err(|error| ReadError::Value { key: key.to_owned(), what: error.to_string() })?;
-            to.extend_from_slice(&sealed[std::mem::take(&mut self.skip)..sealed.len() - TAG]);
+        let (mut from, mut opened) = (0, 0);
+        while from < part.len() {
+            let until = part.len().min(from + CHUNK + TAG);
+            let result = self.chunks.open(self.position, self.position + 1 == all, &mut part[from..until]);
+            result.map_err(|error| Failed::Value(error.to_string()))?;
+            let plain = from + std::mem::take(&mut self.skip)..until - TAG;
+            let length = plain.len();
+            part.copy_within(plain, opened);
+            opened += length;
+            from = until;
             self.position += 1;
         }
-        Ok(true)
+        Ok(opened)
     }
+}
+
+/// Why a part cannot be read.
+enum Failed {
+    Value(String),
+    Io(io::Error),
 }
 
 /// Bytes of the file of a value of `size` bytes: the sealed chunks and the list of their hashes.

@@ -26,7 +26,7 @@ use super::channel::{self, Channel, REFUSAL};
 use super::grpc::{self, Frame, sync_server};
 use super::session::{self, Link, Progress, Side};
 use crate::accept::{self, Door, Guest};
-use crate::http;
+use crate::http::{self, Links};
 use crate::logs::Seldom;
 use crate::network::Accept;
 use crate::store::Store;
@@ -45,6 +45,7 @@ pub async fn serve(store: Store, listener: impl Accept, stop: CancellationToken)
 /// None: what fails is one connection.
 pub async fn serve_behind(door: Door, store: Store, listener: impl Accept, stop: CancellationToken) -> io::Result<()> {
     let sessions = TaskTracker::new();
+    let links = Links::new(store.clone());
     let service = Service {
         store,
         stop: stop.clone(),
@@ -55,7 +56,7 @@ pub async fn serve_behind(door: Door, store: Store, listener: impl Accept, stop:
     let devices = sync_server::SyncServer::new(service)
         .max_decoding_message_size(grpc::FRAME_MAX)
         .max_encoding_message_size(grpc::FRAME_MAX);
-    accept::run(listener, door, Port { devices }, stop).await;
+    accept::run(listener, door, Port { devices, links }, stop).await;
     sessions.close();
     sessions.wait().await;
     Ok(())
@@ -65,6 +66,7 @@ pub async fn serve_behind(door: Door, store: Store, listener: impl Accept, stop:
 #[derive(Clone)]
 struct Port {
     devices: sync_server::SyncServer<Service>,
+    links: Links,
 }
 
 impl accept::Serve for Port {
@@ -72,7 +74,7 @@ impl accept::Serve for Port {
         let kind = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
         if !kind.starts_with(b"application/grpc") {
             // What is sent with it is nobody's here, and must not wait in memory for as long as the answer lasts.
-            return http::answer(&request.map(drop));
+            return self.answer(request.map(drop)).await;
         }
         if request.version() != Version::HTTP_2 {
             return http::too_old();
@@ -82,6 +84,19 @@ impl accept::Serve for Port {
             Ok(answer) => answer,
             Err(impossible) => match impossible {},
         }
+    }
+}
+
+impl Port {
+    /// Answers somebody who is no device.
+    async fn answer(&self, request: hyper::Request<()>) -> hyper::Response<Body> {
+        if request.uri().path() != http::LINK {
+            return http::answer(&request);
+        }
+        let (request, ()) = request.into_parts();
+        #[allow(clippy::expect_used, reason = "every request that is accepted has one")]
+        let guest = request.extensions.get::<Guest>().expect("a guest");
+        self.links.answer(&request, guest).await
     }
 }
 

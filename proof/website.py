@@ -1,0 +1,56 @@
+"""A server with links, for the proofs that open them."""
+
+import json
+import os
+import socket
+import subprocess
+
+from programs import WORK, Store, fail, wait_until
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Site:
+    """A server of a store of its own, on a port that stays."""
+
+    def __init__(self, name):
+        self.store, self.process, self.port = Store(f"{WORK}/{name}"), None, 0
+        self.start()
+        self.store.run("config", "public-url", f"http://127.0.0.1:{self.port}", expect=0)
+
+    def start(self):
+        log = open(f"{WORK}/server.log", "ab")
+        bind = f"127.0.0.1:{self.port}"
+        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+        self.process = self.store.start("serve", "--bind", bind, **streams)
+        log.close()
+        if not wait_until(lambda: self.store.daemon() == self.process.pid, 30):
+            fail("the server did not start")
+        self.port = int(json.loads(self.store.run("status", "--json", expect=0).out)["bind"].rsplit(":", 1)[1])
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(60)
+
+    def link(self, key, *options):
+        """What `kvass url` prints."""
+        return self.store.run("url", key, *options, expect=0).out.decode().strip()
+
+    @staticmethod
+    def path(url):
+        return "/" + url.split("://", 1)[1].split("/", 1)[1]
+
+    def descriptors(self):
+        """How many descriptors the server has open."""
+        try:
+            return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        except OSError:
+            return 0
