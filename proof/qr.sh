@@ -5,4 +5,4 @@
 for tool in Xvfb xterm zbarimg rsvg-convert; do
     command -v "$tool" >/dev/null || skip "needs $tool"
 done
-prove
+prove "$@"
