@@ -114,7 +114,10 @@ struct Candidate {
 impl Candidate {
     /// What to call it in a report.
     fn words(&self) -> String {
-        self.subject.words(self.clear.id)
+        match &self.subject {
+            Subject::Entry(name) => name.clone(),
+            other => other.words(self.clear.id),
+        }
     }
 }
 
