@@ -10,7 +10,7 @@ use clap_complete::engine::ArgValueCompleter;
 use kvass_proto::key::{self, KeyError};
 
 use crate::commands::completions::keys;
-use crate::{remote, time};
+use crate::{public_url, remote, time};
 
 /// A personal key-value store
 ///
@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Get(Get),
     Ls(Ls),
     Rm(Rm),
+    Url(Url),
+    Qr(Qr),
     Watch(Watch),
     Wait(Wait),
     Sync(Sync),
@@ -172,6 +174,70 @@ pub(crate) struct Rm {
     pub(crate) force: bool,
 }
 
+/// Make a link, with which anybody can read a value in a browser
+///
+/// Prints the link that the key has, or makes one where it has none; with --expires, --reads or --pin always a new one.
+/// It leads to the value as it is when it is opened, and ends when the key is removed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kvass url photo
+  kvass url photo --expires 1d --reads 3
+  kvass url photo --pin         stays with what the key holds now
+  kvass url --list              all links; with a key, those to it
+  kvass url --revoke photo      all links to it; or name one link")]
+pub(crate) struct Url {
+    /// The name that was set; with --revoke the name, or a link
+    #[arg(required_unless_present = "list", value_parser = key, add = ArgValueCompleter::new(keys),
+          value_hint = ValueHint::Other)]
+    pub(crate) key: Option<String>,
+    #[command(flatten)]
+    pub(crate) options: LinkOptions,
+    /// Show the links that there are: link, key, end, how often it may be read, whether it is pinned
+    #[arg(long, conflicts_with_all = ["expires", "reads", "pin", "revoke"])]
+    pub(crate) list: bool,
+    /// End a link, or all links to a key
+    #[arg(long, conflicts_with_all = ["expires", "reads", "pin"])]
+    pub(crate) revoke: bool,
+    /// With --list, an object a line: url, key, time, expires, reads, pinned, state
+    #[arg(long, requires = "list")]
+    pub(crate) json: bool,
+}
+
+/// What a new link may be limited to.
+#[derive(Debug, Args)]
+pub(crate) struct LinkOptions {
+    /// The link ends after TIME, as 1h or 30d
+    #[arg(long, value_name = "TIME", value_parser = lifetime, allow_hyphen_values = true)]
+    pub(crate) expires: Option<Duration>,
+    /// The value can be read through the link N times
+    #[arg(long, value_name = "N", value_parser = reads, allow_hyphen_values = true)]
+    pub(crate) reads: Option<u32>,
+    /// The link leads to what the key holds now, and ends when that is replaced
+    #[arg(long)]
+    pub(crate) pin: bool,
+}
+
+/// Show a link to a value as a QR code
+///
+/// It is the link that `kvass url` prints, made where there is none.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kvass qr wifi
+  kvass qr wifi -o wifi.svg
+  kvass qr ticket --expires 1d")]
+pub(crate) struct Qr {
+    /// The name that was set
+    #[arg(value_parser = key, add = ArgValueCompleter::new(keys), value_hint = ValueHint::Other)]
+    pub(crate) key: String,
+    /// Write a picture, which appears when it is whole: FILE.svg or FILE.png
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) options: LinkOptions,
+}
+
 /// Show changes as they arrive
 ///
 /// A line for each: 'set' or 'rm', a tab, the key. A key that changes faster than it is read shows once.
@@ -227,7 +293,7 @@ pub(crate) struct Status {
 /// Settings that live in the store.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
-    /// Show the encryption key, the process id and the remote
+    /// Show the encryption key, the process id, the remote, the fingerprint and the public URL
     Show,
     /// Set the key: an encryption key of 64 hex digits, or a server key
     ///
@@ -265,6 +331,18 @@ Examples:
         /// host, host:port, http://… or https://…; no port means 80, or 443 with https; '' means none
         #[arg(value_name = "HOST", value_parser = remote::parse, value_hint = ValueHint::Hostname)]
         remote: Option<String>,
+    },
+    /// Show or set what stands before links, where that is not the remote
+    ///
+    /// On a server that others reach by another name than devices do, or that is behind a proxy.
+    #[command(after_help = "\
+Examples:
+  kvass config public-url https://kvass.example.org
+  kvass config public-url ''    links begin with the remote's address")]
+    PublicUrl {
+        /// http://… or https://…, perhaps with a path; '' means that of the remote
+        #[arg(value_name = "URL", value_parser = public_url::parse, value_hint = ValueHint::Url)]
+        url: Option<String>,
     },
 }
 
@@ -401,6 +479,23 @@ fn pid(text: &str) -> Result<u32, String> {
     number.ok_or_else(|| format!("'{text}' is no process id: that is a number from 1 to {}", u32::MAX))
 }
 
+/// Reads how long a link lasts.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = time::duration(text)?;
+    if lifetime.is_zero() {
+        return Err(format!("'{text}' is no time for a link: it would end at once"));
+    }
+    match time::after(lifetime) {
+        Some(_) => Ok(lifetime),
+        None => Err(format!("'{text}' is too long: a link ends in the year 9999 at the latest")),
+    }
+}
+
+fn reads(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| format!("'{text}' is no number of reads: that is from 1 to {}", u32::MAX))
+}
+
 /// Reads `VAR=KEY`.
 fn binding(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -421,6 +516,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_link_lasts_and_can_be_read_at_least_once() {
+        assert_eq!(lifetime("2d"), Ok(Duration::from_secs(172_800)));
+        assert!(lifetime("0s").unwrap_err().contains("at once"));
+        assert!(lifetime("9000000d").unwrap_err().contains("too long"));
+        assert!(lifetime("-1h").unwrap_err().contains("no duration"));
+        assert_eq!((reads("1"), reads("4294967295")), (Ok(1), Ok(u32::MAX)));
+        for wrong in ["0", "-1", "+0", "x", "", "4294967296"] {
+            assert!(reads(wrong).unwrap_err().contains("no number of reads"), "{wrong}");
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub(crate) enum Error {
     Silent(u8),
     /// The key does not exist here.
     NoSuchKey(String),
+    /// What a command was to act on is not there.
+    Absent(Complaint),
     /// The command line or what it names is wrong.
     Input(Complaint),
     /// The daemon could not be reached, or something failed.
@@ -38,6 +40,10 @@ pub(crate) struct Complaint {
 }
 
 impl Error {
+    pub(crate) fn absent(what: impl Into<String>) -> Self {
+        Self::Absent(Complaint { what: what.into(), ..Complaint::default() })
+    }
+
     pub(crate) fn input(what: impl Into<String>) -> Self {
         Self::Input(Complaint { what: what.into(), ..Complaint::default() })
     }
@@ -68,7 +74,7 @@ impl Error {
 
     fn complaint(&mut self) -> Option<&mut Complaint> {
         match self {
-            Self::Input(complaint) | Self::Failed(complaint) | Self::Late(complaint) => Some(complaint),
+            Self::Absent(said) | Self::Input(said) | Self::Failed(said) | Self::Late(said) => Some(said),
             _ => None,
         }
     }
@@ -96,13 +102,13 @@ impl Error {
     pub(crate) fn exit(&self) -> u8 {
         match self {
             Self::Silent(code) => *code,
-            Self::NoSuchKey(_) => 1,
+            Self::NoSuchKey(_) | Self::Absent(_) => 1,
             Self::Input(_) => 2,
             Self::Failed(_) | Self::Lost { .. } => 3,
             Self::Late(_) => 4,
             Self::Daemon(error) => match error.code() {
-                Code::NoSuchKey => 1,
-                Code::BadInput | Code::TooLarge | Code::Blind | Code::Unconfirmed => 2,
+                Code::NoSuchKey | Code::NoSuchLink => 1,
+                Code::BadInput | Code::TooLarge | Code::Blind | Code::Unconfirmed | Code::NoBase => 2,
                 Code::NoRemote | Code::NotReached => 4,
                 _ => 3,
             },
@@ -114,7 +120,7 @@ impl Error {
         let line = match self {
             Self::Silent(_) => String::new(),
             Self::NoSuchKey(key) => format!("no such key: {key}"),
-            Self::Input(said) | Self::Failed(said) | Self::Late(said) => match &said.cause {
+            Self::Absent(said) | Self::Input(said) | Self::Failed(said) | Self::Late(said) => match &said.cause {
                 Some(cause) => format!("{}: {cause}", said.what),
                 None => said.what.clone(),
             },
@@ -131,13 +137,16 @@ impl Error {
     /// What to do; empty where there is nothing.
     pub(crate) fn advice(&self) -> String {
         match self {
-            Self::Input(said) | Self::Failed(said) | Self::Late(said) => one_line(&said.hint),
+            Self::Absent(said) | Self::Input(said) | Self::Failed(said) | Self::Late(said) => one_line(&said.hint),
             Self::Lost { .. } => "try again; `kvass doctor` looks into it".into(),
             Self::Daemon(error) if error.hint.is_empty() && error.code() == Code::UnknownRequest => {
                 "kvassd is older than this kvass: `kvass daemon restart`".into()
             }
             Self::Daemon(error) if error.hint.is_empty() && error.code() == Code::NoRemote => {
                 "name one: kvass config remote HOST".into()
+            }
+            Self::Daemon(error) if error.hint.is_empty() && error.code() == Code::NoBase => {
+                "name one: kvass config remote HOST, or kvass config public-url URL".into()
             }
             Self::Daemon(error) => one_line(&error.hint),
             Self::Silent(_) | Self::NoSuchKey(_) => String::new(),
@@ -189,6 +198,8 @@ mod tests {
             (Code::UnknownRequest, 3),
             (Code::NoRemote, 4),
             (Code::NotReached, 4),
+            (Code::NoBase, 2),
+            (Code::NoSuchLink, 1),
         ];
         for (code, exit) in codes {
             assert_eq!(daemon(code).exit(), exit, "{code:?}");

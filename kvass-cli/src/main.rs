@@ -3,20 +3,25 @@
 //! `cli` is the command line, `usage` what clap found wrong with it, `place` says which store is meant, `client` brings
 //! a request to a daemon that serves (`connection` one connection, `value` a value on it; `start`, `stop` and `replace`
 //! the daemon's process), `commands` holds a file for each command, `error` every exit code. `output` is where data
-//! goes, `terminal` asks, `json` and `time` write what people and programs read, `remote` and `pairing` read what people give,
-//! `qr` draws.
+//! goes, `terminal` asks, `json` and `time` write what people and programs read, `remote`,
+//! `public_url`, `pairing` and `link` read what people give, with `base32` and `crc32`; `qr` and `png` draw.
 //!
 //! No store and no cryptography in here, and one thread, but for the one in `output` that waits for a signal.
 
+mod base32;
 mod cli;
 mod client;
 mod commands;
 mod connection;
+mod crc32;
 mod error;
 mod json;
+mod link;
 mod output;
 mod pairing;
 mod place;
+mod png;
+mod public_url;
 mod qr;
 mod remote;
 mod replace;

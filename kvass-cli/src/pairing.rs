@@ -1,10 +1,11 @@
 //! The line that carries a remote and the encryption key to another device. docs/local.md has its bytes.
 //!
-//! Pure. The alphabet is that of Douglas Crockford's base 32 (<https://www.crockford.com/base32.html>): it is read in
-//! either case, and has no letters that look like digits. The checksum is CRC-32, which finds every wrong letter.
+//! Pure. The checksum is CRC-32, which finds every wrong letter.
 
 use thiserror::Error;
 
+use crate::base32::{self, Base32Error};
+use crate::crc32::crc32;
 use crate::remote;
 
 const PREFIX: &str = "kvass-pair-";
@@ -14,8 +15,6 @@ const VERSION: u8 = 1;
 
 const KEY: usize = 32;
 const CHECKSUM: usize = 4;
-
-const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// What a line carries. By design not `Debug`.
 #[derive(PartialEq, Eq)]
@@ -35,7 +34,7 @@ pub(crate) enum PairingError {
     Prefix,
     #[error("character {shown} at place {place} cannot be in a pairing line")]
     Character { shown: String, place: usize },
-    #[error("the pairing line has a typo in it, or was cut short")]
+    #[error("the pairing line has a typing error, or was cut short")]
     Checksum,
     #[error("the pairing line is of a newer kvass")]
     Version,
@@ -48,7 +47,7 @@ impl Pairing {
     pub(crate) fn to_line(&self) -> String {
         let mut bytes = [&[VERSION], self.key.as_slice(), self.remote.as_bytes()].concat();
         bytes.extend(crc32(&bytes).to_be_bytes());
-        format!("{PREFIX}{}", encode(&bytes))
+        format!("{PREFIX}{}", base32::encode(&bytes))
     }
 
     /// Reads a line, in either case, whatever space is around and in it.
@@ -58,7 +57,10 @@ impl Pairing {
             return Err(PairingError::Empty);
         }
         let letters = line.strip_prefix(PREFIX).ok_or(PairingError::Prefix)?;
-        let bytes = decode(letters)?;
+        let bytes = base32::decode(letters).map_err(|error| match error {
+            Base32Error::Letter { letter, place } => unknown(letter, PREFIX.len() + place),
+            Base32Error::Rest => PairingError::Checksum,
+        })?;
         let (bytes, checksum) = bytes.split_last_chunk::<CHECKSUM>().ok_or(PairingError::Checksum)?;
         if u32::from_be_bytes(*checksum) != crc32(bytes) {
             return Err(PairingError::Checksum);
@@ -76,50 +78,12 @@ impl Pairing {
     }
 }
 
-/// Five bits a letter, the first bits first; what is missing of the last five is zero.
-fn encode(bytes: &[u8]) -> String {
-    let bit = |at: usize| bytes.get(at / 8).map_or(0, |byte| usize::from(byte >> (7 - at % 8) & 1));
-    let letter = |at: usize| (at..at + 5).fold(0, |number, at| number << 1 | bit(at));
-    (0..bytes.len() * 8).step_by(5).map(|at| char::from(ALPHABET[letter(at)])).collect()
-}
-
-fn decode(letters: &str) -> Result<Vec<u8>, PairingError> {
-    let (mut bytes, mut held, mut bits) = (Vec::new(), 0_u32, 0);
-    for (place, letter) in letters.chars().enumerate() {
-        let number = number(letter).ok_or_else(|| unknown(letter, PREFIX.len() + place + 1))?;
-        (held, bits) = (held << 5 | number, bits + 5);
-        if bits >= 8 {
-            bits -= 8;
-            bytes.push((held >> bits) as u8);
-            held &= (1 << bits) - 1;
-        }
-    }
-    // Whole bytes leave less than a letter over, and that is zero.
-    if bits >= 5 || held != 0 { Err(PairingError::Checksum) } else { Ok(bytes) }
-}
-
-/// The number of a letter; those that look like a digit are read as that digit.
-fn number(letter: char) -> Option<u32> {
-    let letter = match letter {
-        'o' => '0',
-        'i' | 'l' => '1',
-        other => other,
-    };
-    ALPHABET.iter().position(|known| char::from(*known) == letter).map(|number| number as u32)
-}
-
 fn unknown(letter: char, place: usize) -> PairingError {
     let shown = match letter {
         '\u{21}'..='\u{7e}' => format!("'{letter}'"),
         _ => format!("U+{:04X}", letter as u32),
     };
     PairingError::Character { shown, place }
-}
-
-/// CRC-32 as in ISO 3309 and zlib.
-fn crc32(bytes: &[u8]) -> u32 {
-    let step = |crc: u32, _| (crc >> 1) ^ ((crc & 1) * 0xedb8_8320);
-    !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
 }
 
 #[cfg(test)]
@@ -136,7 +100,6 @@ mod tests {
 
     #[test]
     fn a_line_is_as_the_document_says() {
-        assert_eq!(crc32(b"123456789"), 0xcbf4_3926, "the check value of CRC-32");
         let line = pairing().to_line();
         assert_eq!(
             line,
@@ -163,7 +126,9 @@ mod tests {
         let line = pairing().to_line();
         let letters: Vec<char> = line.chars().collect();
         for place in PREFIX.len()..letters.len() {
-            for other in ALPHABET.iter().map(|other| char::from(*other)).filter(|other| *other != letters[place]) {
+            for other in
+                base32::ALPHABET.iter().map(|other| char::from(*other)).filter(|other| *other != letters[place])
+            {
                 let mut wrong = letters.clone();
                 wrong[place] = other;
                 assert_eq!(parse(&wrong.iter().collect::<String>()), Err(PairingError::Checksum), "{place} {other}");
@@ -182,7 +147,7 @@ mod tests {
     fn what_is_no_line_is_told_without_showing_it() {
         let line = |mut bytes: Vec<u8>| {
             bytes.extend(crc32(&bytes).to_be_bytes());
-            format!("{PREFIX}{}", encode(&bytes))
+            format!("{PREFIX}{}", base32::encode(&bytes))
         };
         let of = |url: &[u8]| line([&[VERSION][..], &[7; 32], url].concat());
         for (text, error) in [

@@ -1,12 +1,14 @@
-//! Asking on the terminal, with and without echo, and showing there how far something is.
+//! Asking on the terminal, with and without echo, showing there how far something is, and what it looks like.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 
 use nix::sys::termios::{self, LocalFlags, SetArg, SpecialCharacterIndices, Termios};
+use terminal_size::{Height, Width, terminal_size_of};
 
 use crate::error::Error;
+use crate::qr::Paint;
 
 const INTERRUPT: u8 = 3;
 const END: u8 = 4;
@@ -131,6 +133,27 @@ impl Drop for Progress {
     }
 }
 
+/// Columns and rows of the terminal that standard output is; what all have where it does not say.
+pub(crate) fn size() -> (usize, usize) {
+    let size = terminal_size_of(io::stdout());
+    size.map_or((80, 24), |(Width(columns), Height(rows))| (columns.into(), rows.into()))
+}
+
+/// What the terminal does with a QR code, by what the environment says.
+pub(crate) fn paint() -> Paint {
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    match variable("NO_COLOR").as_str() {
+        "" => Paint::Colored,
+        _ if is_light(&variable("COLORFGBG")) => Paint::Light,
+        _ => Paint::Dark,
+    }
+}
+
+/// Whether the last number of `COLORFGBG`, which some terminals set, is that of a light ground.
+fn is_light(numbers: &str) -> bool {
+    matches!(numbers.rsplit(';').next(), Some("7" | "15"))
+}
+
 /// Whether a person can be asked.
 pub(crate) fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
@@ -156,6 +179,12 @@ mod tests {
         assert_eq!(line(b"one tow \x17two\x1a\n"), Some(b"one two".to_vec()));
         assert_eq!(line(b"ab\x03c\n"), None);
         assert_eq!(line(b"ab\x1cc\n"), None);
+    }
+
+    #[test]
+    fn a_light_ground_is_known_by_its_number() {
+        assert!(is_light("0;15") && is_light("0;default;7"));
+        assert!(!is_light("15;0") && !is_light("7;default") && !is_light(""));
     }
 
     #[test]

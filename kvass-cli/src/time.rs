@@ -8,10 +8,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const SECOND: u64 = 1_000_000;
 const DAY: u64 = 86_400;
 
+/// Microseconds from 1970 to 10000-01-01.
+const YEAR_10_000: u64 = 253_402_300_800 * SECOND;
+
 /// Microseconds since 1970, by the wall clock.
 pub(crate) fn now_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A time that lies ahead, by the wall clock, in microseconds since 1970; `None` after the year 9999, for which there is
+/// no RFC 3339.
+pub(crate) fn after(duration: Duration) -> Option<u64> {
+    let time = now_us().checked_add(u64::try_from(duration.as_micros()).ok()?)?;
+    (time < YEAR_10_000).then_some(time)
 }
 
 /// Formats a time to the second, as `2024-02-29T12:00:00Z`.
@@ -192,6 +202,15 @@ mod tests {
         for text in wrong {
             assert_eq!(parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn what_lies_ahead_has_a_year_of_four_digits() {
+        assert_eq!(microseconds(YEAR_10_000 - 1), "9999-12-31T23:59:59.999999Z");
+        let now = now_us();
+        assert!(after(Duration::from_secs(1)).is_some_and(|time| time >= now + SECOND));
+        assert_eq!(after(Duration::from_micros(YEAR_10_000)), None);
+        assert_eq!(after(Duration::MAX), None);
     }
 
     #[test]

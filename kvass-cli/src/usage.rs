@@ -74,7 +74,7 @@ fn separator(error: &clap::Error, command: Option<&Command>, arguments: &[OsStri
     let whole = whole.unwrap_or(invalid);
     match (command?.get_name(), invalid.starts_with('-')) {
         ("set", true) => Some(format!("a value that begins with '-' stands after '--': kvass set KEY -- {whole}")),
-        (name @ ("get" | "rm" | "wait" | "ls" | "watch"), true) => {
+        (name @ ("get" | "rm" | "wait" | "ls" | "watch" | "url" | "qr"), true) => {
             Some(format!("a key that begins with '-' stands after '--': kvass {name} -- {whole}"))
         }
         ("run", _) => Some(format!("the program stands after '--': kvass run -e VAR=KEY -- {whole}")),

@@ -178,11 +178,7 @@ fn a_remote_that_is_away_ends_waits_by_their_time_and_the_value_stays() {
     assert!(a.kvass(&["ls", "-l"]).ok().text().ends_with("pending  k\n"));
     let doctor = a.kvass(&["doctor"]);
     assert_eq!(doctor.code, 1);
-    assert!(
-        doctor.text().contains(&format!("!! remote: {url}: nothing answers at {url}; mend: ")),
-        "{}",
-        doctor.text()
-    );
+    assert!(doctor.text().contains(&format!("!! remote: nothing answers at {url}; mend: ")), "{}", doctor.text());
 }
 
 #[test]
@@ -228,4 +224,28 @@ fn a_store_joins_with_what_it_has_after_it_was_told_what_it_would_lose() {
     let wrong = String::from_utf8(line).unwrap().trim().to_owned();
     let wrong = format!("{}{}", &wrong[..wrong.len() - 1], if wrong.ends_with('0') { '2' } else { '0' });
     assert_eq!(run_with(kvass(&b.db()).arg("join"), wrong.as_bytes()).code, 2);
+}
+
+#[test]
+fn a_link_is_the_same_on_all_devices_and_begins_as_the_server_says() {
+    let (server, a, b) = three();
+    a.kvass(&["set", "photo", "x", "--wait"]).ok();
+    let link = a.kvass(&["url", "photo"]).ok().text().to_owned();
+    assert!(link.starts_with(&format!("{}/get?q=", server.url())), "{link}");
+    a.kvass(&["sync"]).ok();
+    b.kvass(&["sync"]).ok();
+    assert_eq!(b.kvass(&["url", "photo"]).ok().text(), link);
+
+    server.kvass(&["config", "public-url", "https://kvass.example.org/a"]).ok();
+    let begins = "https://kvass.example.org/a/get?q=";
+    // A server says it as a session begins.
+    b.kvass(&["daemon", "restart"]).ok();
+    until("what the server says", || b.kvass(&["url", "photo"]).ok().text().starts_with(begins));
+    b.kvass(&["config", "public-url", "http://here.example"]).ok();
+    assert!(b.kvass(&["url", "photo"]).ok().text().starts_with("http://here.example/get?q="));
+
+    b.kvass(&["url", "--revoke", "photo"]).written();
+    b.kvass(&["sync"]).ok();
+    a.kvass(&["sync"]).ok();
+    assert_eq!(a.kvass(&["url", "--list"]).ok().text(), "");
 }

@@ -6,7 +6,9 @@ mod common;
 use std::path::Path;
 
 use common::{Fake, Run, Script, error, kvass, on_terminal, run, run_with, script};
-use kvass_proto::v1::{self, Config, Difference, Previewed, error::Code, reply::Reply, request::Command};
+use kvass_proto::v1::{
+    self, Config, Difference, Link, Previewed, Status, error::Code, link, reply::Reply, request::Command,
+};
 
 const URL: &str = "http://host.example:8000";
 
@@ -26,12 +28,42 @@ fn config(key: Vec<u8>, remote: &str) -> Reply {
     Reply::Config(Config { key, remote, fingerprint, ..Config::default() })
 }
 
+/// A device with that key and remote, and how it stands with it.
+fn device(remote: &str, link: Link) -> Fake {
+    let config = config(key(), remote);
+    let configured = script(move |peer| {
+        assert!(matches!(peer.request(), Command::Config(_)));
+        peer.greet().reply(config);
+    });
+    let asked = script(move |peer| {
+        assert!(matches!(peer.request(), Command::Status(_)));
+        peer.greet().reply(Reply::Status(Status { link: Some(link), ..Status::default() }));
+    });
+    Fake::new(vec![configured, asked])
+}
+
+#[test]
+fn a_device_that_is_blocked_says_so_as_it_pairs() {
+    let blocked = || Link {
+        state: link::State::Blocked.into(),
+        error: "another key".into(),
+        hint: "compare".into(),
+        ..Link::default()
+    };
+    let paired = device(URL, blocked()).kvass(&["pair"]);
+    let says = "kvass: this device is not in step with the remote: another key\nkvass: mend that first: compare\n";
+    assert_eq!((paired.written(), paired.stderr.as_str()), (format!("{LINE}\n").as_str(), &*format!("{SECRET}{says}")));
+    device(URL, blocked()).kvass(&["pair", "-q"]).ok();
+    let waiting = Link { state: link::State::Waiting.into(), error: "nothing answers".into(), ..Link::default() };
+    assert_eq!(device(URL, waiting).kvass(&["pair"]).stderr, SECRET);
+}
+
 #[test]
 fn a_pairing_line_carries_key_and_remote() {
-    let paired = Fake::answering(config(key(), URL)).kvass(&["pair"]);
+    let paired = device(URL, Link::default()).kvass(&["pair"]);
     assert_eq!((paired.written(), paired.stderr.as_str()), (format!("{LINE}\n").as_str(), SECRET));
-    assert_eq!(Fake::answering(config(key(), URL)).kvass(&["pair", "-q"]).ok().text(), format!("{LINE}\n"));
-    let own = Fake::answering(config(key(), "http://127.0.0.1:8000")).kvass(&["pair"]);
+    assert_eq!(device(URL, Link::default()).kvass(&["pair", "-q"]).ok().text(), format!("{LINE}\n"));
+    let own = device("http://127.0.0.1:8000", Link::default()).kvass(&["pair"]);
     let says = "kvass: http://127.0.0.1:8000 means the machine itself on every machine: \
                 name the remote by another address\n";
     assert_eq!((own.code, own.stderr), (0, format!("{SECRET}{says}")));
@@ -52,13 +84,15 @@ fn a_store_that_has_nothing_to_give_away_says_why() {
 
 #[test]
 fn a_terminal_shows_a_code_where_it_is_large_enough() {
-    let (shown, code) = on_terminal(&Fake::answering(config(key(), URL)), &["pair", "-q"], "\0", "");
+    let (shown, code) = on_terminal(&device(URL, Link::default()), &["pair", "-q"], "\0", "");
     let lines: Vec<_> = shown.lines().collect();
     assert_eq!((code, lines[0]), (0, LINE));
     assert_eq!(lines.len(), 1 + 19, "{shown}");
-    assert!(lines[1..].iter().all(|line| line.starts_with("\u{1b}[97;40m██") && line.ends_with("██\u{1b}[0m")));
+    assert!(
+        lines[1..].iter().all(|line| line.starts_with("\u{1b}[38;5;16;48;5;231m  ") && line.ends_with("  \u{1b}[0m"))
+    );
 
-    let small = Fake::answering(config(key(), URL));
+    let small = device(URL, Link::default());
     let (shown, code) = common::on_terminal_of((36, 24), &small, &["pair"], "\0", "");
     let says = "kvass: the terminal is too small for a QR code of 37 columns";
     assert_eq!((code, shown.replace('\r', "")), (0, format!("{SECRET}{LINE}\n{says}\n")));
@@ -172,8 +206,8 @@ fn a_line_that_is_none_is_refused_before_anything_is_asked() {
     for (line, says) in [
         (String::new(), "no pairing line was given"),
         ("00".repeat(32), "this is no pairing line: that begins with 'kvass-pair-'"),
-        (format!("{}x{}", &LINE[..20], &LINE[21..]), "the pairing line has a typo in it, or was cut short"),
-        (LINE[..60].into(), "the pairing line has a typo in it, or was cut short"),
+        (format!("{}x{}", &LINE[..20], &LINE[21..]), "the pairing line has a typing error, or was cut short"),
+        (LINE[..60].into(), "the pairing line has a typing error, or was cut short"),
         (format!("{}!", &LINE[..20]), "character '!' at place 21 cannot be in a pairing line"),
         ("kvass-pair-\u{fffd}".into(), "character U+FFFD at place 12 cannot be in a pairing line"),
     ] {

@@ -205,7 +205,7 @@ fn a_store_with_a_server_key_alone_says_what_it_cannot_do() {
                  hint: ask on a device that has the encryption key; 'kvass config key' with that key makes this one of \
                  them\n";
     let file = server.directory.path().join("export");
-    let commands: [&[&str]; 12] = [
+    let commands: [&[&str]; 16] = [
         &["get", "a"],
         &["get", "a", "--default", "x"],
         &["set", "a", "b"],
@@ -218,6 +218,10 @@ fn a_store_with_a_server_key_alone_says_what_it_cannot_do() {
         &["wait", "a"],
         &["export"],
         &["run", "-e", "A=a", "--", "true"],
+        &["url", "a"],
+        &["url", "--list"],
+        &["url", "--revoke", "a"],
+        &["qr", "a"],
     ];
     for command in commands {
         server.kvass(command).fails(2, blind);
@@ -263,6 +267,52 @@ fn a_store_with_entries_becomes_blind_only_when_that_is_meant() {
     config(&["--new"], b"").fails(2, &format!("kvass: {removed}\n{hint}"));
     config(&[], key.as_bytes()).ok();
     assert_eq!(store.kvass(&["get", "a"]).ok().text(), "b");
+}
+
+#[test]
+fn links_are_made_found_again_listed_and_revoked() {
+    let store = Store::new();
+    store.kvass(&["set", "photo", "x"]).ok();
+    let nowhere = "kvass: there is neither a remote nor a public URL, so a link would lead nowhere\n\
+                   hint: kvass config remote HOST, or kvass config public-url URL\n";
+    store.kvass(&["url", "photo"]).fails(2, nowhere);
+    store.kvass(&["config", "public-url", "https://Kvass.example.org:443/"]).ok();
+    assert_eq!(store.kvass(&["config", "public-url"]).ok().text(), "https://kvass.example.org\n");
+    assert!(store.kvass(&["config", "show"]).ok().text().ends_with("\nPublic URL: https://kvass.example.org\n"));
+    let made = |arguments: &[&str]| store.kvass(arguments).written().trim_end().to_owned();
+    let plain = made(&["url", "photo"]);
+    assert!(plain.strip_prefix("https://kvass.example.org/get?q=").is_some_and(|token| token.len() == 26), "{plain}");
+    assert_eq!(made(&["url", "photo"]), plain);
+    let pinned = made(&["url", "photo", "--pin", "--expires", "30d", "--reads", "2"]);
+    assert_ne!(pinned, plain);
+    assert_eq!(made(&["-q", "qr", "photo"]).lines().count(), 21);
+    store.kvass(&["url", "nothing"]).fails(1, "kvass: no such key: nothing\n");
+    store.kvass(&["url", "--list", "nothing"]).fails(1, "kvass: no such key: nothing\n");
+
+    let listed = || {
+        let list = store.kvass(&["url", "--list", "--json"]).ok();
+        list.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<serde_json::Value>>()
+    };
+    let of = |url: &str| listed().into_iter().find(|link| link["url"] == url).unwrap();
+    assert_eq!(listed().len(), 2);
+    assert!(of(&plain)["expires"].is_null() && of(&plain)["reads"].is_null() && of(&plain)["pinned"] == false);
+    assert!(of(&pinned)["expires"].is_string() && of(&pinned)["reads"] == 2 && of(&pinned)["pinned"] == true);
+    store.kvass(&["set", "photo", "y"]).ok();
+    assert_eq!((&of(&plain)["state"], &of(&pinned)["state"]), (&"valid".into(), &"replaced".into()));
+    assert_eq!(store.kvass(&["ls"]).ok().text(), "photo\n");
+
+    assert_eq!(store.kvass(&["url", "--revoke", &plain]).stderr, "kvass: revoked 1 link\n");
+    let again = made(&["url", "photo"]);
+    assert_ne!(again, plain);
+    let gone = format!("kvass: no such link: {plain}\nhint: kvass url --list shows all links\n");
+    store.kvass(&["url", "--revoke", &plain]).fails(1, &gone);
+    store.kvass(&["rm", "photo"]).ok();
+    assert_eq!(store.kvass(&["url", "--list"]).ok().text(), "");
+    store
+        .kvass(&["url", "--revoke", "photo"])
+        .fails(1, "kvass: there is no link to 'photo'\nhint: kvass url --list shows all links\n");
+    store.kvass(&["config", "public-url", ""]).ok();
+    assert_eq!(store.kvass(&["config", "public-url"]).ok().text(), "(None)\n");
 }
 
 #[test]

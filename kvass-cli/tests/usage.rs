@@ -19,6 +19,7 @@ fn without_a_command_there_is_a_cheat_sheet_even_without_a_home() {
     let sheet = run(command.env_remove("HOME")).ok();
     assert!(sheet.text().starts_with("kvass - a personal key-value store\n"));
     assert!(sheet.text().contains("kvass set KEY [VALUE]"));
+    assert!(sheet.text().lines().all(|line| line.chars().count() <= 80), "{}", sheet.text());
 }
 
 #[test]
@@ -26,7 +27,7 @@ fn help_and_version_go_to_standard_output() {
     assert!(bare(&["--help"]).ok().text().contains("Usage: kvass"));
     assert!(bare(&["help", "set"]).ok().text().contains("kvass set answer -42"));
     assert_eq!(bare(&["--version"]).ok().text(), format!("kvass {}\n", env!("CARGO_PKG_VERSION")));
-    for command in ["set", "get", "run", "rm", "wait", "sync", "serve"] {
+    for command in ["set", "get", "run", "rm", "wait", "sync", "serve", "url", "qr"] {
         assert!(bare(&[command, "-h"]).ok().text().contains("Example"), "{command}");
     }
 }
@@ -51,8 +52,10 @@ fn errors_of_usage_are_one_sentence_and_a_hint() {
     bare(&["get", "a", "b"]).fails(2, "kvass: unexpected argument 'b' found\nhint: kvass help get\n");
     bare(&["frobnicate"])
         .fails(2, "kvass: no such command: frobnicate\nhint: kvass without a command shows what there is\n");
-    bare(&["config"])
-        .fails(2, "kvass: config needs one of: show, key, server-key, pid, remote\nhint: kvass help config\n");
+    bare(&["config"]).fails(
+        2,
+        "kvass: config needs one of: show, key, server-key, pid, remote, public-url\nhint: kvass help config\n",
+    );
     bare(&["get", ""]).fails(2, "kvass: a key cannot be empty\nhint: kvass help get\n");
     bare(&["rm", "a", "b\tc"])
         .fails(2, "kvass: a key cannot hold control characters: U+0009 at byte 1\nhint: kvass help rm\n");
@@ -187,7 +190,7 @@ fn a_variable_of_other_programs_does_not_turn_a_command_into_completion() {
 fn manuals_and_scripts_need_no_store() {
     let directory = tempfile::tempdir().unwrap();
     bare(&["man", directory.path().to_str().unwrap()]).ok();
-    for page in ["kvass.1", "kvass-set.1", "kvass-config-key.1"] {
+    for page in ["kvass.1", "kvass-set.1", "kvass-config-key.1", "kvass-url.1", "kvass-config-public-url.1"] {
         assert!(directory.path().join(page).exists(), "{page}");
     }
     assert!(bare(&["man"]).ok().text().contains(".TH kvass 1"));

@@ -246,7 +246,7 @@ mod tests {
 
         #[test]
         fn unknown_formats_verify_as_they_were_written(
-            clear in clear(), format in 2..=u8::MAX, kind in 3..=u8::MAX, more in vec(any::<u8>(), 0..50), sealed in vec(any::<u8>(), 40..99)
+            clear in clear(), format in 2..=u8::MAX, kind in 4..=u8::MAX, more in vec(any::<u8>(), 0..50), sealed in vec(any::<u8>(), 40..99)
         ) {
             let clear = Clear { format, kind: crate::record::Kind(kind), ..clear };
             let bytes = [&clear.encode()[..], &more].concat();

@@ -10,6 +10,9 @@ kvass - a personal key-value store
   kvass get KEY              write the value
   kvass ls [PREFIX]          list keys; -l with sizes and times, -v with values
   kvass rm KEY...            remove keys
+  kvass url KEY              a link to the value, for any browser; --expires 1d
+  kvass url --list           the links that there are; --revoke LINK ends one
+  kvass qr KEY               the link as a QR code; -o FILE.svg or FILE.png
   kvass watch [PREFIX]       show changes as they arrive
   kvass wait KEY             wait for a key, then write its value
   kvass run -e VAR=KEY -- CMD
@@ -21,8 +24,8 @@ kvass - a personal key-value store
   kvass set KEY V --wait     return once the remote holds it
   kvass get KEY --fresh      first take what the remote has
   kvass status               what the daemon knows about itself
-  kvass config show|key|server-key|pid|remote
-                             the keys, the process id, the remote
+  kvass config show|key|server-key|pid|remote|public-url
+                             the keys, the process id, the remote, …
   kvass serve [--bind ADDR]  be the remote of other devices
   kvass daemon start|stop|restart
   kvass export|import [FILE] all entries as text

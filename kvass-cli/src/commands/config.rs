@@ -1,4 +1,4 @@
-//! `kvass config`: the encryption key, the process id and the remote.
+//! `kvass config`: the encryption key, the process id, the remote and what stands before links.
 
 mod key;
 
@@ -27,6 +27,13 @@ pub(crate) fn run(client: &mut Client, arguments: cli::Config) -> Result<(), Err
             print(&format!("{}\n", or_none(&config.remote)))
         }
         cli::Config::Remote { remote: Some(remote) } => set_remote(client, remote),
+        cli::Config::PublicUrl { url: None } => {
+            let config = ask(client, Command::Config(v1::ConfigQuery {}))?;
+            print(&format!("{}\n", or_none(&config.public_url)))
+        }
+        cli::Config::PublicUrl { url: Some(url) } => {
+            ask(client, Command::SetPublicUrl(v1::SetPublicUrl { url })).map(drop)
+        }
         cli::Config::Key { new: true, force, .. } => key::renew(client, force),
         cli::Config::Key { key, force, .. } => key::change(client, key, force),
         cli::Config::ServerKey => {

@@ -161,7 +161,8 @@ fn remote(client: &mut Client, url: &str, checks: &mut Checks) -> Result<(), Err
         let problem = if error.is_empty() { format!("it does not answer within {} s", REACH.as_secs()) } else { error };
         // Setting it probes it, and says more.
         let mend = if link.hint.is_empty() { format!("kvass config remote {url}") } else { one_line(&link.hint) };
-        return checks.finding("remote", &format!("{url}: {problem}"), &mend);
+        let problem = if problem.contains(url) { problem } else { format!("{url}: {problem}") };
+        return checks.finding("remote", &problem, &mend);
     }
     if let Some(problem) = status::skew_problem(&link) {
         checks.finding("clocks", &problem, status::SKEW_MEND)?;

@@ -13,12 +13,14 @@ mod join;
 mod ls;
 mod man;
 mod pair;
+mod qr;
 mod rm;
 mod run;
 mod serve;
 mod set;
 mod status;
 mod sync;
+mod url;
 mod wait;
 mod watch;
 
@@ -48,6 +50,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), Error> {
         Command::Get(arguments) => get::run(&mut client, arguments),
         Command::Ls(arguments) => ls::run(&mut client, arguments),
         Command::Rm(arguments) => rm::run(&mut client, arguments),
+        Command::Url(arguments) => url::run(&mut client, arguments),
+        Command::Qr(arguments) => qr::run(&mut client, &arguments),
         Command::Watch(arguments) => watch::run(&mut client, arguments),
         Command::Wait(arguments) => wait::run(&mut client, arguments),
         Command::Sync(arguments) => sync::run(&mut client, &arguments),

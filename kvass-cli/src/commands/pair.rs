@@ -1,16 +1,15 @@
 //! `kvass pair`: a line that lets another device join.
 
-use std::io;
-
-use kvass_proto::v1::{self, reply::Reply, request::Command};
-use terminal_size::{Height, Width, terminal_size_of};
+use kvass_proto::line::one_line;
+use kvass_proto::v1::{self, link::State, reply::Reply, request::Command};
 
 use crate::client::Client;
 use crate::connection::unexpected;
 use crate::error::Error;
 use crate::output::Output;
 use crate::pairing::Pairing;
-use crate::qr;
+use crate::qr::Code;
+use crate::terminal;
 
 pub(crate) fn run(client: &mut Client) -> Result<(), Error> {
     let Reply::Config(config) = client.ask(Command::Config(v1::ConfigQuery {}))? else { return Err(unexpected()) };
@@ -24,6 +23,7 @@ pub(crate) fn run(client: &mut Client) -> Result<(), Error> {
             .hint("name one: kvass config remote HOST"));
     }
     client.note("whoever has this line can read and change everything: kvass join on the new device takes it");
+    note_blocked(client)?;
     if is_own_name(&remote) {
         client.note(&format!("{remote} means the machine itself on every machine: name the remote by another address"));
     }
@@ -37,6 +37,18 @@ pub(crate) fn run(client: &mut Client) -> Result<(), Error> {
     output.finish()
 }
 
+/// Says why a device that joins would not be in step: this one is not, and gives away what it has.
+fn note_blocked(client: &mut Client) -> Result<(), Error> {
+    let Reply::Status(status) = client.ask(Command::Status(v1::StatusQuery {}))? else { return Err(unexpected()) };
+    if let Some(link) = status.link.filter(|link| link.state() == State::Blocked) {
+        client.note(&format!("this device is not in step with the remote: {}", one_line(&link.error)));
+        if !link.hint.is_empty() {
+            client.note(&format!("mend that first: {}", one_line(&link.hint)));
+        }
+    }
+    Ok(())
+}
+
 /// Whether another device would look for the remote on itself.
 fn is_own_name(url: &str) -> bool {
     let host = url.split_once("://").map_or(url, |(_, host)| host);
@@ -45,20 +57,13 @@ fn is_own_name(url: &str) -> bool {
 
 /// Capitals make a smaller code, and a line is read in either case.
 fn show_code(client: &Client, line: &str, output: &mut Output) -> Result<(), Error> {
-    let Some((code, columns)) = qr::draw(&line.to_uppercase()) else { return Ok(()) };
-    let (width, height) =
-        terminal_size_of(io::stdout()).map_or((80, 24), |(Width(width), Height(height))| (width, height));
-    if usize::from(width) < columns || usize::from(height) < code.lines().count() {
-        client.note(&format!("the terminal is too small for a QR code of {columns} columns"));
+    let Some(code) = Code::small(&line.to_uppercase()) else { return Ok(()) };
+    let (columns, rows) = terminal::size();
+    if columns < code.columns() || rows < code.rows() {
+        client.note(&format!("the terminal is too small for a QR code of {} columns", code.columns()));
         return Ok(());
     }
-    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    output.write(if is_plain { code } else { white_on_black(&code) }.as_bytes())
-}
-
-/// The colours of the code are fixed, whatever those of the terminal are.
-fn white_on_black(code: &str) -> String {
-    code.lines().map(|line| format!("\x1b[97;40m{line}\x1b[0m\n")).collect()
+    output.write(code.blocks(terminal::paint()).as_bytes())
 }
 
 #[cfg(test)]

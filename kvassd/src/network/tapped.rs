@@ -26,11 +26,13 @@ pub(crate) struct Tapped<W, T> {
     tap: T,
     /// A byte that was looked at and not taken.
     seen: Option<u8>,
+    /// Why a write failed, until the last words were heard.
+    failed: Option<io::Error>,
 }
 
 impl<W, T> Tapped<W, T> {
     pub(crate) fn new(wire: W, tap: T) -> Self {
-        Self { wire, tap, seen: None }
+        Self { wire, tap, seen: None, failed: None }
     }
 }
 
@@ -64,9 +66,32 @@ impl<W: AsyncRead + Unpin, T: Tap + Unpin> AsyncRead for Tapped<W, T> {
     }
 }
 
-impl<W: AsyncWrite + Unpin, T: Unpin> AsyncWrite for Tapped<W, T> {
+impl<W: AsyncRead + AsyncWrite + Unpin, T: Tap + Unpin> Tapped<W, T> {
+    /// Writes. Somebody who takes nothing any more may have said why, and nobody reads on after a failed write: so it
+    /// fails only once the last words were heard, for which a broken connection lets nobody wait.
+    fn poll_write_by(
+        &mut self,
+        context: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut W>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if self.failed.is_none() {
+            match ready!(write(Pin::new(&mut self.wire), context)) {
+                Err(error) => self.failed = Some(error),
+                written => return Poll::Ready(written),
+            }
+        }
+        let mut bytes = [0; 1024];
+        let mut buf = ReadBuf::new(&mut bytes);
+        if ready!(Pin::new(&mut self.wire).poll_read(context, &mut buf)).is_ok() {
+            self.tap.hear(buf.filled());
+        }
+        Poll::Ready(Err(self.failed.take().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())))
+    }
+}
+
+impl<W: AsyncRead + AsyncWrite + Unpin, T: Tap + Unpin> AsyncWrite for Tapped<W, T> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_write(context, bytes)
+        self.poll_write_by(context, |wire, context| wire.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -74,7 +99,7 @@ impl<W: AsyncWrite + Unpin, T: Unpin> AsyncWrite for Tapped<W, T> {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_write_vectored(context, parts)
+        self.poll_write_by(context, |wire, context| wire.poll_write_vectored(context, parts))
     }
 
     fn is_write_vectored(&self) -> bool {
