@@ -48,9 +48,12 @@ class Site:
     def path(url):
         return "/" + url.split("://", 1)[1].split("/", 1)[1]
 
-    def descriptors(self):
-        """How many descriptors the server has open."""
-        try:
-            return len(os.listdir(f"/proc/{self.process.pid}/fd"))
-        except OSError:
-            return 0
+    def descriptors(self, part=""):
+        """How many descriptors the server has open, of files with this in their path."""
+        count = 0
+        for name in os.listdir(f"/proc/{self.process.pid}/fd"):
+            try:
+                count += part in os.readlink(f"/proc/{self.process.pid}/fd/{name}")
+            except OSError:
+                pass
+        return count

@@ -38,7 +38,8 @@ fn shortened(name: &str) -> String {
         return name.into();
     }
     let ending = name.rfind('.').filter(|at| name.len() - at <= 16).unwrap_or(name.len());
-    let stem = name.floor_char_boundary(LONGEST - (name.len() - ending));
+    let most = LONGEST - (name.len() - ending);
+    let stem = (0..=most).rev().find(|at| name.is_char_boundary(*at)).unwrap_or_default();
     format!("{}{}", &name[..stem], &name[ending..])
 }
 

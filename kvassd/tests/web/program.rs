@@ -45,7 +45,7 @@ impl Program {
             let mut line = String::new();
             assert!(log.read_line(&mut line).unwrap() > 0, "it ended before it served");
             if let Some((_, address)) = line.split_once("bound=") {
-                break address.trim().parse().unwrap();
+                break address.split_whitespace().next().unwrap().parse().unwrap();
             }
         };
         Self { _directory: directory, child, log, address, links }
