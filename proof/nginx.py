@@ -63,6 +63,15 @@ def ask(method, path, source="127.0.0.1", **headers):
         connection.close()
 
 
+def link(name, *options):
+    """The path of a link, once the server has it."""
+    made = one.run("url", name, *options, expect=0).out.decode().strip()
+    is_so("a link begins otherwise than the remote", made.startswith(f"{url}/get?q="))
+    path = made.removeprefix(url)
+    is_so("a link did not come to the server", wait_until(lambda: ask("HEAD", path)[0] == 200, 30))
+    return path
+
+
 def comes(key, value, *, by, to):
     """What is set on one machine is there on another, a moment later."""
     global slowest
@@ -103,11 +112,30 @@ large, began = chance.randbytes(mib << 20), time.monotonic()
 one.set("large", large)
 is_so("a large value came as something else", other.run("wait", "large", "--timeout", "100s", expect=0).out == large)
 taken = time.monotonic() - began
-del large
 
 status, headers, body = ask("GET", "/healthz")
 is_so(f"/healthz is not healthy: {status} {body!r}", (status, body) == (200, b"ok\n"))
 is_so("what is not there is there", ask("GET", "/nothing")[0] == 404)
+
+# Links, made on a device.
+path = link("large")
+status, headers, body = ask("GET", path)
+is_so("a large link is not the value", (status, body) == (200, large))
+status, headers, body = ask("GET", path, Range="bytes=40000-70000")
+is_so("a part of a link is another one", (status, body) == (206, large[40_000:70_001]))
+status, headers, body = ask("HEAD", path)
+is_so("HEAD of a link says something else", (status, headers["Content-Length"], body) == (200, str(len(large)), b""))
+is_so("who has a value gets it again", ask("GET", path, **{"If-None-Match": headers["ETag"]})[0] == 304)
+del large, body
+path = link("back", "--reads", "1")
+is_so("to look at a limited link shows its value", b"2" != ask("GET", path)[2])
+is_so("a limited link does not open", ask("POST", path)[::2] == (200, b"2"))
+is_so("a limited link opens once more", ask("POST", path)[0] == 410)
+
+# Who guesses is held back, by the address that nginx names, and others are not.
+guesses = {ask("GET", "/get?q=" + "0" * 26, source="127.0.0.3")[0] for _ in range(40)}
+is_so(f"guesses are answered with {guesses}", guesses == {404, 429})
+is_so("somebody else is held back", ask("GET", "/get?q=" + "0" * 26, source="127.0.0.4")[0] == 404)
 
 # Silence that is longer than nginx bears, but for what a session says by itself.
 sessions = ended_sessions()
