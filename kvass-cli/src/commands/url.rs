@@ -31,7 +31,7 @@ pub(crate) fn make(client: &mut Client, key: &str, options: &LinkOptions) -> Res
         Some(lifetime) => time::after(lifetime).ok_or_else(too_late)?,
     };
     let reads = options.reads.unwrap_or_default().into();
-    let make = v1::MakeShare { key: key.into(), expiry_us, reads, pin: options.pin, another: false };
+    let make = v1::MakeShare { key: key.into(), expiry_us, reads, pin: options.pin };
     let reply = client.ask(Command::MakeShare(make)).map_err(|error| error.of_key(key))?;
     let Reply::Shares(v1::Shares { shares, .. }) = reply else { return Err(unexpected()) };
     let share = shares.into_iter().next().ok_or_else(unexpected)?;

@@ -23,8 +23,8 @@ impl Exchange<'_, '_, '_> {
                 "kvass config remote HOST, or kvass config public-url URL",
             ));
         };
-        let v1::MakeShare { key, expiry_us, reads, pin, another } = make;
-        let options = ShareOptions { expiry_us, reads, pin, another };
+        let v1::MakeShare { key, expiry_us, reads, pin } = make;
+        let options = ShareOptions { expiry_us, reads, pin };
         let made = self.shared.wait(|| self.store.share(&key, options)).await?;
         let made = made.ok_or_else(|| Failure::no_such_key(&key))?;
         let shares = vec![self.shared.call(|| self.encode(made, Some(&base))).await];
