@@ -18,6 +18,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kvass_proto::v1::link::State;
+use kvassd::accept::Door;
 use kvassd::network::Accept;
 use kvassd::random::Random;
 use kvassd::sync::backoff;
@@ -73,7 +74,7 @@ impl Server {
     fn start() -> Self {
         let (device, (network, listener)) = (Device::new(), network());
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(server::serve(device.store.clone(), listener, stop.clone()));
+        let serving = tokio::spawn(server::serve(Door::default(), device.store.clone(), listener, stop.clone()));
         Self { device, network, stop, serving }
     }
 

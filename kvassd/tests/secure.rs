@@ -44,7 +44,7 @@ async fn serve(device: &Device, files: Files) -> (SocketAddr, Tls) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, tls) = (listener.local_addr().unwrap(), Tls::open(files).unwrap());
     let door = Door { tls: Some(tls.clone()), ..Door::default() };
-    tokio::spawn(server::serve_behind(door, device.store.clone(), listener, CancellationToken::new()));
+    tokio::spawn(server::serve(door, device.store.clone(), listener, CancellationToken::new()));
     (address, tls)
 }
 

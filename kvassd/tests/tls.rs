@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use authority::{Authority, serving};
 use device::Device;
+use kvassd::accept::Door;
 use kvassd::sync::remote::{Remote, RemoteError, Trust};
 use kvassd::sync::server;
 use pipes::{Pipes, network};
@@ -51,7 +52,7 @@ async fn terminate(config: ServerConfig, server: Pipes) -> SocketAddr {
 
 fn serve(device: &Device) -> Pipes {
     let (pipes, listener) = network();
-    tokio::spawn(server::serve(device.store.clone(), listener, CancellationToken::new()));
+    tokio::spawn(server::serve(Door::default(), device.store.clone(), listener, CancellationToken::new()));
     pipes
 }
 
@@ -124,7 +125,7 @@ async fn http_and_https_are_told_apart() {
     assert!(error.hint().contains("https://"), "{}", error.hint());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let plain = listener.local_addr().unwrap();
-    tokio::spawn(server::serve(server.store.clone(), listener, CancellationToken::new()));
+    tokio::spawn(server::serve(Door::default(), server.store.clone(), listener, CancellationToken::new()));
     let error = device.probe(&format!("https://localhost:{}", plain.port()), None).await.unwrap_err();
     assert_eq!(error.text(), "localhost does not speak TLS");
     assert!(error.hint().contains("http://"), "{}", error.hint());
