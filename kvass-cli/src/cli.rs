@@ -44,7 +44,7 @@ pub(crate) enum Command {
     Wait(Wait),
     Sync(Sync),
     Status(Status),
-    /// Show or change the key, the process id and the remote
+    /// Show or change the key, the process id, the remote and the public URL
     #[command(subcommand)]
     Config(Config),
     /// Show a line that lets another device join, as text and as a QR code

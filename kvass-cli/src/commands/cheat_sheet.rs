@@ -25,7 +25,7 @@ kvass - a personal key-value store
   kvass get KEY --fresh      first take what the remote has
   kvass status               what the daemon knows about itself
   kvass config show|key|server-key|pid|remote|public-url
-                             the keys, the process id, the remote, …
+                             the keys, process id, remote and public URL
   kvass serve [--bind ADDR]  be the remote of other devices
   kvass daemon start|stop|restart
   kvass export|import [FILE] all entries as text
