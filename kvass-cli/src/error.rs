@@ -145,9 +145,6 @@ impl Error {
             Self::Daemon(error) if error.hint.is_empty() && error.code() == Code::NoRemote => {
                 "name one: kvass config remote HOST".into()
             }
-            Self::Daemon(error) if error.hint.is_empty() && error.code() == Code::NoBase => {
-                "name one: kvass config remote HOST, or kvass config public-url URL".into()
-            }
             Self::Daemon(error) => one_line(&error.hint),
             Self::Silent(_) | Self::NoSuchKey(_) => String::new(),
         }

@@ -8,7 +8,7 @@ use nix::sys::termios::{self, LocalFlags, SetArg, SpecialCharacterIndices, Termi
 use terminal_size::{Height, Width, terminal_size_of};
 
 use crate::error::Error;
-use crate::qr::Paint;
+use crate::qr::{Code, Paint};
 
 const INTERRUPT: u8 = 3;
 const END: u8 = 4;
@@ -137,6 +137,17 @@ impl Drop for Progress {
 pub(crate) fn size() -> (usize, usize) {
     let size = terminal_size_of(io::stdout());
     size.map_or((80, 24), |(Width(columns), Height(rows))| (columns.into(), rows.into()))
+}
+
+/// Columns and rows that a QR code needs: the line of the prompt behind it would push the first one away.
+pub(crate) fn room(code: &Code) -> (usize, usize) {
+    (code.columns(), code.rows() + 1)
+}
+
+/// Whether the terminal shows the whole of a QR code at once.
+pub(crate) fn has_room(code: &Code) -> bool {
+    let (needed, present) = (room(code), size());
+    present.0 >= needed.0 && present.1 >= needed.1
 }
 
 /// What the terminal does with a QR code, by what the environment says.

@@ -80,13 +80,6 @@ fn a_link_that_cannot_be_made_is_told_why() {
     refuses(Code::NoBase).fails(2, "kvass: it cannot be: a cause\nhint: a hint\n");
     refuses(Code::Blind).fails(2, "kvass: it cannot be: a cause\nhint: a hint\n");
     refuses(Code::DiskFull).fails(3, "kvass: it cannot be: a cause\nhint: a hint\n");
-    let no_base =
-        v1::Error { code: Code::NoBase.into(), message: "a link would lead nowhere".into(), ..v1::Error::default() };
-    Fake::answering(Reply::Error(no_base)).kvass(&["qr", "photo"]).fails(
-        2,
-        "kvass: a link would lead nowhere\n\
-         hint: name one: kvass config remote HOST, or kvass config public-url URL\n",
-    );
     let old =
         v1::Error { code: Code::UnknownRequest.into(), message: "no such request".into(), ..v1::Error::default() };
     Fake::answering(Reply::Error(old))
@@ -150,7 +143,7 @@ fn list() -> Fake {
         assert_eq!(peer.request(), Command::ListShares(v1::ListShares { key: "p".into() }));
         let limited =
             Share { expiry_us: 951_782_400_000_000, reads: 3, state: State::Expired.into(), ..share("photo") };
-        let pinned = Share { pin: true, url: String::new(), ..share("a b") };
+        let pinned = Share { pin: true, url: String::new(), state: State::UsedUp.into(), ..share("a b") };
         peer.greet().reply(Reply::Shares(Shares { shares: vec![share("photo"), limited], last: false }));
         peer.reply(shares(&[pinned]));
     })])
@@ -164,7 +157,7 @@ fn links_are_listed_in_columns_or_fields() {
         format!(
             "{LINK}  photo  never                   any  follows\n\
              {LINK}  photo  2000-02-29T00:00:00Z      3  follows  expired\n\
-             {bare}  a b    never                   any  pinned\n"
+             {bare}  a b    never                   any  pinned   used-up\n"
         )
     );
     let time = "\"time\":\"2000-02-28T23:59:59.000001Z\"";
@@ -174,7 +167,7 @@ fn links_are_listed_in_columns_or_fields() {
             "{{\"url\":\"{LINK}\",\"key\":\"photo\",{time},\"pinned\":false,\"state\":\"valid\"}}\n\
              {{\"url\":\"{LINK}\",\"key\":\"photo\",{time},\"expires\":\"2000-02-29T00:00:00.000000Z\",\"reads\":3,\
              \"pinned\":false,\"state\":\"expired\"}}\n\
-             {{\"url\":\"{TOKEN}\",\"key\":\"a b\",{time},\"pinned\":true,\"state\":\"valid\"}}\n"
+             {{\"url\":\"{TOKEN}\",\"key\":\"a b\",{time},\"pinned\":true,\"state\":\"used-up\"}}\n"
         )
     );
 }
@@ -287,6 +280,17 @@ fn a_terminal_that_is_too_small_shows_the_link_and_says_what_is_needed() {
         assert_eq!((code, shown.replace('\r', "")), (2, says));
     }
     assert_eq!(on_terminal_of((41, 22), &makes(), &["qr", "photo"], "\0", "").1, 0);
+}
+
+#[test]
+fn a_limited_link_that_was_not_shown_is_not_led_back_to_the_plain_one() {
+    let hint =
+        "hint: kvass url --revoke LINK ends this one; then again in a larger terminal, or with -o code.svg (or .png)";
+    for options in [&["--expires", "1d"][..], &["--reads", "1"], &["--pin"]] {
+        let (shown, code) = on_terminal_of((40, 24), &makes(), &[&["qr", "photo"], options].concat(), "\0", "");
+        let lines: Vec<_> = shown.lines().collect();
+        assert_eq!((code, lines.first(), lines.last()), (2, Some(&LINK), Some(&hint)), "{shown}");
+    }
 }
 
 #[test]

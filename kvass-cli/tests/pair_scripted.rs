@@ -92,10 +92,12 @@ fn a_terminal_shows_a_code_where_it_is_large_enough() {
         lines[1..].iter().all(|line| line.starts_with("\u{1b}[38;5;16;48;5;231m  ") && line.ends_with("  \u{1b}[0m"))
     );
 
-    let small = device(URL, Link::default());
-    let (shown, code) = common::on_terminal_of((36, 24), &small, &["pair"], "\0", "");
-    let says = "kvass: the terminal is too small for a QR code of 37 columns";
-    assert_eq!((code, shown.replace('\r', "")), (0, format!("{SECRET}{LINE}\n{says}\n")));
+    for size in [(36, 24), (80, 19)] {
+        let small = device(URL, Link::default());
+        let (shown, code) = common::on_terminal_of(size, &small, &["pair"], "\0", "");
+        let says = "kvass: the terminal is too small for the QR code: it needs 37 columns and 20 rows";
+        assert_eq!((code, shown.replace('\r', "")), (0, format!("{SECRET}{LINE}\n{says}\n")));
+    }
 }
 
 fn previews(found: Previewed) -> Script {

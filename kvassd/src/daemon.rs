@@ -148,7 +148,7 @@ async fn accept_devices(
     let connections = config.port.connections.unwrap_or_else(process::connections);
     tracing::info!(%bound, tls = tls.is_some(), connections, "accepting devices");
     let door = Door { tls, connections, proxies: config.port.proxies.clone() };
-    syncing.spawn(server::serve_behind(door, store.clone(), listener, stop.clone()));
+    syncing.spawn(server::serve(door, store.clone(), listener, stop.clone()));
     Ok(bound.to_string())
 }
 

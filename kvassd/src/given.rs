@@ -3,7 +3,7 @@
 //! A store that is made gets it; a store that is there must have it. It is never put in the place of another key: what
 //! stands in a file may be outdated, and a change of key is a decision.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -74,13 +74,18 @@ pub fn compare(path: &Path, given: &Key, directory: &Path, own: &Key) -> Result<
 
 fn bytes(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = File::open(path)?;
-    if file.metadata()?.mode() & 0o007 != 0 {
-        tracing::warn!(path = %path.display(), "every user of this machine can read the key file");
-    }
+    warn_of_others(path);
     // Of the final size from the beginning: what is left behind when it grows is not wiped.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LENGTH as usize));
     file.take(LENGTH).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Says aloud that a key in a file is anybody's, which is no reason not to go on.
+pub(crate) fn warn_of_others(path: &Path) {
+    if fs::metadata(path).is_ok_and(|file| file.mode() & 0o004 != 0) {
+        tracing::warn!("everybody on this machine can read {}: chmod 600", path.display());
+    }
 }
 
 fn describe(key: &Key) -> String {

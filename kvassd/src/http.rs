@@ -7,14 +7,27 @@ mod page;
 mod range;
 mod stream;
 
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tonic::body::Body;
 
 pub use self::links::Links;
+use crate::keys::Token;
 
 /// The path of links.
 pub const LINK: &str = "/get";
+
+/// What of a query is the token of a link.
+const TOKEN: &str = "q=";
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// The link with a token, behind what stands before links.
+#[must_use]
+pub fn link(base: &str, token: &Token) -> String {
+    format!("{base}{LINK}?{TOKEN}{}", *token.to_text())
+}
 
 /// Answers a request for anything but a link; its body is not looked at.
 pub fn answer<B>(request: &Request<B>) -> Response<Body> {
@@ -22,7 +35,7 @@ pub fn answer<B>(request: &Request<B>) -> Response<Body> {
         ("/healthz", &Method::GET | &Method::HEAD) => text(StatusCode::OK, "ok\n"),
         ("/healthz", _) => {
             let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-            answer.headers_mut().insert(ALLOW, const { hyper::header::HeaderValue::from_static("GET, HEAD") });
+            answer.headers_mut().insert(ALLOW, const { HeaderValue::from_static("GET, HEAD") });
             answer
         }
         _ => text(StatusCode::NOT_FOUND, "there is nothing here\n"),
@@ -38,8 +51,8 @@ fn text(status: StatusCode, text: &'static str) -> Response<Body> {
     let mut answer = Response::new(Body::new(String::from(text)));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, const { hyper::header::HeaderValue::from_static("text/plain; charset=utf-8") });
-    headers.insert(CACHE_CONTROL, const { hyper::header::HeaderValue::from_static("no-store") });
+    headers.insert(CONTENT_TYPE, TEXT);
+    headers.insert(CACHE_CONTROL, NO_STORE);
     answer
 }
 

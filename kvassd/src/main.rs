@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use kvass_proto::line::one_line;
+use kvass_proto::line::{one_line, with_causes};
 use kvassd::config::{Config, ConfigError};
 
 const FAILED: u8 = 3;
@@ -27,13 +27,7 @@ fn main() -> ExitCode {
 
 /// Writes one line, and one with the hint where there is one, for whoever started the daemon.
 fn fail(error: &dyn Error, hint: &str, code: u8) -> ExitCode {
-    let mut line = format!("kvassd: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    let mut lines = one_line(&line) + "\n";
+    let mut lines = format!("kvassd: {}\n", one_line(&with_causes(error)));
     if !hint.is_empty() {
         lines.push_str(&format!("hint: {hint}\n"));
     }

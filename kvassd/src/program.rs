@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+use kvass_proto::line::with_causes;
 use sd_notify::NotifyState;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -207,7 +208,7 @@ impl Hangups {
 async fn reload(tls: Tls) {
     match spawn_blocking(move || tls.reload()).await {
         Ok(Ok(())) => tracing::info!("the certificate was read again"),
-        Ok(Err(error)) => tracing::error!(error = error.text(), "the certificate stays what it was"),
+        Ok(Err(error)) => tracing::error!(error = with_causes(&error), "the certificate stays what it was"),
         Err(error) => tracing::error!(%error, "the certificate was not read again"),
     }
 }

@@ -24,8 +24,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
-/// Admits whoever asks for `/admit` or `/download`, until [`Host::forget`]; says who asks for `/whoami`; knows no
-/// `/unknown`.
+/// Admits whoever asks for `/admit` or `/download`, until [`Host::forget`]; knows no `/unknown`.
 #[derive(Clone, Default)]
 struct Host {
     admitted: Arc<Mutex<Vec<Admission>>>,
@@ -60,7 +59,6 @@ impl Serve for Host {
                 drop(guest.admit_download(STAY));
                 "short".into()
             }
-            "/whoami" => client.address().to_string(),
             "/unknown" => client.note_unknown().map_or("unknown".into(), |wait| format!("wait {}", wait.as_secs())),
             _ => "seen".into(),
         };
@@ -249,9 +247,13 @@ async fn those_behind_a_proxy_are_told_apart_and_nobody_else_is_believed() {
     let door = Door { proxies: "192.0.2.1".parse().unwrap(), ..Door::default() };
     let network = serve_behind(door, Host::default());
     let (proxy, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-    let whoami = "/whoami HTTP/1.1\r\nX-Forwarded-For: 203.0.113.9, 198.51.100.7";
-    assert_eq!(answer(&mut network.open_from(proxy).await.unwrap(), whoami).await, "198.51.100.7");
-    assert_eq!(answer(&mut network.open_from(other).await.unwrap(), whoami).await, "192.0.2.2");
+    let unknown = |last| format!("/unknown HTTP/1.1\r\nX-Forwarded-For: 203.0.113.9, 198.51.100.{last}");
+    for _ in 0..UNKNOWN {
+        assert_eq!(answer(&mut network.open_from(proxy).await.unwrap(), &unknown(7)).await, "unknown");
+    }
+    assert_eq!(answer(&mut network.open_from(proxy).await.unwrap(), &unknown(7)).await, "wait 2");
+    assert_eq!(answer(&mut network.open_from(proxy).await.unwrap(), &unknown(8)).await, "unknown");
+    assert_eq!(answer(&mut network.open_from(other).await.unwrap(), &unknown(7)).await, "unknown");
     // One stranger behind the proxy takes all places; a device behind it comes in and stays.
     let asks = |last| format!("/ HTTP/1.1\r\nX-Forwarded-For: 198.51.100.{last}");
     let mut strangers = Vec::new();

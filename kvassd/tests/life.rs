@@ -348,6 +348,7 @@ fn a_new_store_gets_the_key_that_a_file_gives_and_an_old_one_keeps_its_own() {
         assert!(daemon.ended().success());
     }
     let second = key_file(base.path(), "second", &Key::Encryption(other.clone()));
+    std::fs::set_permissions(&second, PermissionsExt::from_mode(0o644)).unwrap();
     let mut refused = start(&second);
     assert_eq!(refused.ended().code(), Some(3));
     let text = refused.stderr();
@@ -356,6 +357,7 @@ fn a_new_store_gets_the_key_that_a_file_gives_and_an_old_one_keeps_its_own() {
         text.contains(&given) && text.contains(&kept) && text.contains("\nhint: put the store's own key back"),
         "{text}"
     );
+    assert!(text.contains(&format!("everybody on this machine can read {}: chmod 600", second.display())), "{text}");
     let _daemon = Process::start(&path, &[]);
     assert_eq!(account(&path), (kept, false));
 }

@@ -111,7 +111,7 @@ fn many_links_come_in_parts() {
     daemon.ask(public_url(BASE));
     daemon.set("a", b"1");
     for _ in 0..300 {
-        made(daemon.ask(Command::MakeShare(v1::MakeShare { another: true, ..make("a") })));
+        made(daemon.ask(Command::MakeShare(v1::MakeShare { reads: 9, ..make("a") })));
     }
     let mut client = daemon.connect();
     client.request(list("a"));

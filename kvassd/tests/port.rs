@@ -17,7 +17,9 @@ use hyper::body::{Body as _, Bytes, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use kvass_proto::line::with_causes;
 use kvass_proto::v1::link::State;
+use kvassd::accept::Door;
 use kvassd::network::Accept;
 use kvassd::random::Random;
 use kvassd::sync::backoff;
@@ -73,7 +75,7 @@ impl Server {
     fn start() -> Self {
         let (device, (network, listener)) = (Device::new(), network());
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(server::serve(device.store.clone(), listener, stop.clone()));
+        let serving = tokio::spawn(server::serve(Door::default(), device.store.clone(), listener, stop.clone()));
         Self { device, network, stop, serving }
     }
 
@@ -235,7 +237,7 @@ async fn found_of(status: u16) -> String {
         let _ = protocol.serve_connection(TokioIo::new(wire), service_fn(page)).await;
     });
     let remote = Remote::over(Arc::new(network), Device::new().store.clone());
-    let found = remote.probe("http://server:8000").await.unwrap_err().text();
+    let found = with_causes(&remote.probe("http://server:8000").await.unwrap_err());
     answering.abort();
     found
 }

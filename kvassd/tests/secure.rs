@@ -23,6 +23,7 @@ use device::{Device, PATIENCE};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use kvass_proto::line::with_causes;
 use kvassd::accept::{self, Admission, BYTES, CertificateError, Door, Files, Guest, STAY, Serve, Tls};
 use kvassd::sync::remote::{Remote, Trust};
 use kvassd::sync::server;
@@ -44,7 +45,7 @@ async fn serve(device: &Device, files: Files) -> (SocketAddr, Tls) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, tls) = (listener.local_addr().unwrap(), Tls::open(files).unwrap());
     let door = Door { tls: Some(tls.clone()), ..Door::default() };
-    tokio::spawn(server::serve_behind(door, device.store.clone(), listener, CancellationToken::new()));
+    tokio::spawn(server::serve(door, device.store.clone(), listener, CancellationToken::new()));
     (address, tls)
 }
 
@@ -120,7 +121,7 @@ async fn plain_http_is_told_at_a_port_with_tls_that_it_speaks_https() {
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("\r\n\r\nthis port speaks HTTPS\n"), "{answer}");
     let remote = Remote::new(device.store.clone(), Trust::default());
     let found = remote.probe(&format!("http://{address}")).await.unwrap_err();
-    assert_eq!(found.text(), format!("http://{address} expects https"));
+    assert_eq!(with_causes(&found), format!("http://{address} expects https"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,7 +175,7 @@ fn what_is_wrong_with_a_certificate_or_its_key_is_said_with_the_file() {
                 std::fs::write(path, text).unwrap();
             }
         }
-        let error = Tls::open(files.clone()).err().expect(&expected).text();
+        let error = with_causes(&Tls::open(files.clone()).err().expect(&expected));
         assert!(error.starts_with(&expected), "{error}");
     }
 }
@@ -344,7 +345,10 @@ fn a_daemon_does_not_start_with_a_wrong_certificate_and_warns_of_a_key_that_anyb
     std::fs::set_permissions(&pair.key, PermissionsExt::from_mode(0o644)).unwrap();
     let mut process = Process::start(store.path(), &arguments);
     let line = process.stderr_line();
-    assert!(line.contains("WARN") && line.contains(names[1]), "{line}");
+    assert!(
+        line.contains("WARN") && line.contains(&format!("everybody on this machine can read {}: chmod 600", names[1])),
+        "{line}"
+    );
     common::Client::connect(store.path());
     process.signal("TERM");
     assert!(process.ended().success());

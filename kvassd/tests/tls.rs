@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use authority::{Authority, serving};
 use device::Device;
+use kvass_proto::line::with_causes;
+use kvassd::accept::Door;
 use kvassd::sync::remote::{Remote, RemoteError, Trust};
 use kvassd::sync::server;
 use pipes::{Pipes, network};
@@ -51,7 +53,7 @@ async fn terminate(config: ServerConfig, server: Pipes) -> SocketAddr {
 
 fn serve(device: &Device) -> Pipes {
     let (pipes, listener) = network();
-    tokio::spawn(server::serve(device.store.clone(), listener, CancellationToken::new()));
+    tokio::spawn(server::serve(Door::default(), device.store.clone(), listener, CancellationToken::new()));
     pipes
 }
 
@@ -93,7 +95,7 @@ async fn a_certificate_that_is_not_trusted_is_refused_in_words() {
     ] {
         let address = terminate(config, pipes.clone()).await;
         let error = device.probe(&format!("https://localhost:{}", address.port()), Some(&own)).await.unwrap_err();
-        assert_eq!(error.text(), found);
+        assert_eq!(with_causes(&error), found);
         assert!(error.hint().contains(hint), "{}", error.hint());
         assert!(!error.is_permanent(), "{found}");
     }
@@ -107,12 +109,15 @@ async fn only_a_named_authority_of_ones_own_is_trusted_and_a_wrong_file_is_named
     assert!(device.probe(&url, None).await.is_err());
     let file = device.file("");
     let empty = device.probe(&url, Some(&file)).await.unwrap_err();
-    assert_eq!(empty.text(), format!("there is no certificate in {}", file.display()));
+    assert_eq!(with_causes(&empty), format!("there is no certificate in {}", file.display()));
     // The file is read at each attempt.
     device.file(&authority.0.pem());
     device.probe(&url, Some(&file)).await.unwrap();
     let missing = device.probe(&url, Some(Path::new("/nowhere/authorities.pem"))).await.unwrap_err();
-    assert!(missing.text().starts_with("the authorities in /nowhere/authorities.pem cannot be read: "), "{missing}");
+    assert!(
+        with_causes(&missing).starts_with("the authorities in /nowhere/authorities.pem cannot be read: "),
+        "{missing}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,12 +125,12 @@ async fn http_and_https_are_told_apart() {
     let (server, device, authority) = (Device::new(), Device::new(), Authority::new());
     let secure = terminate(authority.signs("localhost", 4096), serve(&server)).await;
     let error = device.probe(&format!("http://{secure}"), None).await.unwrap_err();
-    assert_eq!(error.text(), format!("http://{secure} expects https"));
+    assert_eq!(with_causes(&error), format!("http://{secure} expects https"));
     assert!(error.hint().contains("https://"), "{}", error.hint());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let plain = listener.local_addr().unwrap();
-    tokio::spawn(server::serve(server.store.clone(), listener, CancellationToken::new()));
+    tokio::spawn(server::serve(Door::default(), server.store.clone(), listener, CancellationToken::new()));
     let error = device.probe(&format!("https://localhost:{}", plain.port()), None).await.unwrap_err();
-    assert_eq!(error.text(), "localhost does not speak TLS");
+    assert_eq!(with_causes(&error), "localhost does not speak TLS");
     assert!(error.hint().contains("http://"), "{}", error.hint());
 }

@@ -58,9 +58,9 @@ fn is_own_name(url: &str) -> bool {
 /// Capitals make a smaller code, and a line is read in either case.
 fn show_code(client: &Client, line: &str, output: &mut Output) -> Result<(), Error> {
     let Some(code) = Code::small(&line.to_uppercase()) else { return Ok(()) };
-    let (columns, rows) = terminal::size();
-    if columns < code.columns() || rows < code.rows() {
-        client.note(&format!("the terminal is too small for a QR code of {} columns", code.columns()));
+    if !terminal::has_room(&code) {
+        let (columns, rows) = terminal::room(&code);
+        client.note(&format!("the terminal is too small for the QR code: it needs {columns} columns and {rows} rows"));
         return Ok(());
     }
     output.write(code.blocks(terminal::paint()).as_bytes())

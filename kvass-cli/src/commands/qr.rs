@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use super::url;
-use crate::cli::Qr;
+use crate::cli::{LinkOptions, Qr};
 use crate::client::Client;
 use crate::error::Error;
 use crate::output::Output;
@@ -25,7 +25,7 @@ pub(crate) fn run(client: &mut Client, arguments: &Qr) -> Result<(), Error> {
     let code = Code::new(&link).ok_or_else(|| Error::input(format!("the link is too long for a QR code: {link}")))?;
     match picture {
         Some((format, output)) => write(&code, format, output),
-        None => show(&code, &link, &arguments.key),
+        None => show(&code, &link, arguments),
     }
 }
 
@@ -51,21 +51,30 @@ fn write(code: &Code, format: Format, mut output: Output) -> Result<(), Error> {
 }
 
 /// Draws the code where it has room; elsewhere the link alone is written, so that it is not lost.
-fn show(code: &Code, link: &str, key: &str) -> Result<(), Error> {
+fn show(code: &Code, link: &str, arguments: &Qr) -> Result<(), Error> {
     let mut output = Output::stdout()?;
     if !output.terminal {
         output.write(code.blocks(Paint::Dark).as_bytes())?;
         return output.finish();
     }
-    // The line of the prompt behind it would push the first one away.
-    let (needed, present) = ((code.columns(), code.rows() + 1), terminal::size());
-    if present.0 >= needed.0 && present.1 >= needed.1 {
+    if terminal::has_room(code) {
         output.write(code.blocks(terminal::paint()).as_bytes())?;
         return output.finish();
     }
     output.line(link)?;
     output.finish()?;
+    let (needed, present) = (terminal::room(code), terminal::size());
     let sizes = format!("{} columns and {} rows, and this has {} and {}", needed.0, needed.1, present.0, present.1);
-    Err(Error::input(format!("the terminal is too small for the QR code: it needs {sizes}"))
-        .hint(format!("make it larger, or write a picture: kvass qr {key} -o code.svg (or .png)")))
+    Err(Error::input(format!("the terminal is too small for the QR code: it needs {sizes}")).hint(instead(arguments)))
+}
+
+/// How the code is seen all the same. Only a plain link is found again; any other would be made once more.
+fn instead(Qr { key, options, .. }: &Qr) -> String {
+    match options {
+        LinkOptions { expires: None, reads: None, pin: false } => {
+            format!("make it larger, or write a picture: kvass qr {key} -o code.svg (or .png)")
+        }
+        _ => "kvass url --revoke LINK ends this one; then again in a larger terminal, or with -o code.svg (or .png)"
+            .into(),
+    }
 }

@@ -28,10 +28,10 @@ pub(crate) fn run(client: &mut Client, arguments: Url) -> Result<(), Error> {
 pub(crate) fn make(client: &mut Client, key: &str, options: &LinkOptions) -> Result<String, Error> {
     let expiry_us = match options.expires {
         None => 0,
-        Some(lifetime) => time::after(lifetime).ok_or_else(|| Error::input("the link would never end"))?,
+        Some(lifetime) => time::after(lifetime).ok_or_else(too_late)?,
     };
     let reads = options.reads.unwrap_or_default().into();
-    let make = v1::MakeShare { key: key.into(), expiry_us, reads, pin: options.pin, another: false };
+    let make = v1::MakeShare { key: key.into(), expiry_us, reads, pin: options.pin };
     let reply = client.ask(Command::MakeShare(make)).map_err(|error| error.of_key(key))?;
     let Reply::Shares(v1::Shares { shares, .. }) = reply else { return Err(unexpected()) };
     let share = shares.into_iter().next().ok_or_else(unexpected)?;
@@ -39,6 +39,11 @@ pub(crate) fn make(client: &mut Client, key: &str, options: &LinkOptions) -> Res
         client.note(&format!("the link does not work yet: {}", share.waiting));
     }
     Ok(share.url)
+}
+
+/// The clock has gone on since the command line was read.
+fn too_late() -> Error {
+    Error::input("a link ends in the year 9999 at the latest")
 }
 
 /// Ends the link that `what` is, or all links to the key of that name.
@@ -133,6 +138,6 @@ fn word(state: State) -> &'static str {
         State::Expired => "expired",
         State::Removed => "removed",
         State::Replaced => "replaced",
-        State::UsedUp => "used up",
+        State::UsedUp => "used-up",
     }
 }

@@ -19,6 +19,7 @@ const REMEMBERED: usize = 4_096;
 /// Who sent a request; in the extensions of each. A cheap clone.
 #[derive(Clone, Debug)]
 pub struct Client {
+    /// Behind a proxy that is trusted with it, the one that the proxy has seen.
     address: IpAddr,
     unknown: Unknown,
 }
@@ -26,12 +27,6 @@ pub struct Client {
 impl Client {
     pub(super) fn new(address: IpAddr, unknown: Unknown) -> Self {
         Self { address, unknown }
-    }
-
-    /// The address; behind a proxy that is trusted with it, the one that the proxy has seen.
-    #[must_use]
-    pub fn address(&self) -> IpAddr {
-        self.address
     }
 
     /// Notes that the request is for something that is not there, as a token that nobody gave out. Returns how long the

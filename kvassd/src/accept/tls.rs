@@ -1,9 +1,7 @@
 //! TLS at the port, with a certificate and its key from two files that can be read again while the port is open.
 
-use std::error::Error as _;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -14,6 +12,7 @@ use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{Error, ServerConfig};
 
+use crate::given;
 use crate::network::{Tap, Tapped, Wire};
 
 /// What plain HTTP hears at a port that speaks TLS. Devices look for the last word, see `sync/connect/heard.rs`.
@@ -62,13 +61,6 @@ impl CertificateError {
             }
             _ => "",
         }
-    }
-
-    /// The error with its causes, on one line.
-    #[must_use]
-    pub fn text(&self) -> String {
-        let causes = std::iter::successors(self.source(), |&error| error.source());
-        causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
     }
 }
 
@@ -147,7 +139,7 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> 
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
     let text = zeroize::Zeroizing::new(read(path)?);
-    warn_of_others(path);
+    given::warn_of_others(path);
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
         pem::Error::NoItemsFound if has(&text, b"ENCRYPTED") => CertificateError::Encrypted(path.to_owned()),
         pem::Error::NoItemsFound => CertificateError::NoKey(path.to_owned()),
@@ -157,13 +149,6 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> 
 
 fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
     fs::read(path).map_err(|source| CertificateError::Unreadable { path: path.to_owned(), source })
-}
-
-/// Says aloud that a key is anybody's, which is no reason not to serve.
-fn warn_of_others(path: &Path) {
-    if fs::metadata(path).is_ok_and(|key| key.permissions().mode() & 0o004 != 0) {
-        tracing::warn!(path = %path.display(), "everybody on this machine can read the private key: chmod 600");
-    }
 }
 
 fn has(text: &[u8], word: &[u8]) -> bool {

@@ -20,6 +20,7 @@ use tonic::body::Body;
 
 use self::answers::Found;
 use self::reason::Reason;
+use super::TOKEN;
 use super::range::Wanted;
 use super::stream::Stream;
 use crate::accept::{Download, Guest, STALL, STAY};
@@ -58,8 +59,7 @@ impl Links {
         }))
     }
 
-    /// Answers a request for a link. A value admits the connection for as long as it is on
-    /// its way.
+    /// Answers a request for a link. A value admits the connection for as long as it is on its way.
     pub async fn answer(&self, request: &Parts, guest: &Guest) -> Response<Body> {
         // HTTP/2 may still hold a little of an answer that is over, and says nothing about it.
         let stay = if request.version == Version::HTTP_2 { STALL } else { STAY };
@@ -148,7 +148,7 @@ impl Links {
 fn token(uri: &Uri) -> Token {
     #[allow(clippy::expect_used, reason = "it has 16 bytes")]
     let nobodys = || Token::from_bytes(&[0; 16]).expect("a token");
-    let value = |part: &str| part.strip_prefix("q=").and_then(Token::from_text);
+    let value = |part: &str| part.strip_prefix(TOKEN).and_then(Token::from_text);
     let query = uri.query().unwrap_or_default();
     query.split('&').find_map(value).unwrap_or_else(nobodys)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kvass_proto::key;
+use kvass_proto::line::with_causes;
 use kvass_proto::v1::list::Detail;
 use kvass_proto::v1::request::Command;
 use kvass_proto::v1::{self, error::Code, reply::Reply, stored};
@@ -203,7 +204,9 @@ impl Exchange<'_, '_, '_> {
                 found: format!("a kvassd with the same key answers at {url}"),
                 hint: String::new(),
             },
-            Err(error) => v1::RemoteSet { reached: false, found: error.text(), hint: self.hint(&url, &error).await },
+            Err(error) => {
+                v1::RemoteSet { reached: false, found: with_causes(&error), hint: self.hint(&url, &error).await }
+            }
         };
         Ok(Reply::RemoteSet(found))
     }

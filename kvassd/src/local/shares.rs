@@ -6,6 +6,7 @@ use kvass_proto::v1::{self, error::Code, link, reply::Reply, share};
 
 use super::commands::Exchange;
 use super::failure::Failure;
+use crate::http;
 use crate::keys::Token;
 use crate::store::{Gone, Share, ShareOptions, Store};
 use crate::sync::remote::Remote;
@@ -23,8 +24,8 @@ impl Exchange<'_, '_, '_> {
                 "kvass config remote HOST, or kvass config public-url URL",
             ));
         };
-        let v1::MakeShare { key, expiry_us, reads, pin, another } = make;
-        let options = ShareOptions { expiry_us, reads, pin, another };
+        let v1::MakeShare { key, expiry_us, reads, pin } = make;
+        let options = ShareOptions { expiry_us, reads, pin };
         let made = self.shared.wait(|| self.store.share(&key, options)).await?;
         let made = made.ok_or_else(|| Failure::no_such_key(&key))?;
         let shares = vec![self.shared.call(|| self.encode(made, Some(&base))).await];
@@ -100,7 +101,7 @@ impl Exchange<'_, '_, '_> {
             Some(Gone::UsedUp) => share::State::UsedUp,
         };
         let waiting = if found.gone.is_none() { waiting(&self.store, &self.remote, &self.bind, &found) } else { "" };
-        let url = base.map_or_else(String::new, |base| format!("{base}/get?q={}", *found.token.to_text()));
+        let url = base.map_or_else(String::new, |base| http::link(base, &found.token));
         let token = found.token.as_bytes().to_vec();
         let Share { name: key, time_us, expiry_us, reads, pin, .. } = found;
         let (waiting, state) = (waiting.into(), state.into());

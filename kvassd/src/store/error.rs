@@ -135,6 +135,19 @@ impl WriteError {
             _ => "",
         }
     }
+
+    /// The same for one who reads the value of `key`, where that writes something as well.
+    pub(super) fn of_read(self, key: &str) -> ReadError {
+        let failed = |source| ReadError::Io { key: key.to_owned(), source };
+        match self {
+            Self::Read(error) => error,
+            Self::Damaged(what) => ReadError::Damaged(what),
+            Self::DiskFull { .. } => ReadError::DiskFull,
+            Self::Closed => ReadError::Closed,
+            Self::Io { source, .. } => failed(source),
+            other => failed(io::Error::other(other)),
+        }
+    }
 }
 
 /// A disk may also refuse what a quota does not allow, or what it has no room for but seems to have.
@@ -143,4 +156,22 @@ fn full(free: u64, reserve: u64) -> String {
         return "the disk is full, or a quota on it is used up".into();
     }
     format!("the disk is full: {free} bytes are free, and {reserve} are kept back")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_a_read_from_being_counted_is_called_damage_only_where_it_is() {
+        let said = |error: WriteError| error.of_read("a link").to_string();
+        assert_eq!(said(WriteError::Damaged("a row".into())), "the store is damaged: a row");
+        let io = WriteError::Io { what: "write", source: io::ErrorKind::PermissionDenied.into() };
+        for error in [io, WriteError::Refused("it may not be".into()), WriteError::Random(random::Error::UNSUPPORTED)] {
+            assert_eq!(said(error), "cannot read the value of 'a link'");
+        }
+        assert!(matches!(WriteError::Read(ReadError::Blind).of_read(""), ReadError::Blind));
+        assert!(matches!(WriteError::Closed.of_read(""), ReadError::Closed));
+        assert!(matches!(WriteError::DiskFull { free: 0, reserve: 0 }.of_read(""), ReadError::DiskFull));
+    }
 }

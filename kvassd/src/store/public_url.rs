@@ -36,8 +36,11 @@ impl Store {
     /// Sets what stands before links; empty: what the remote says, or its address.
     ///
     /// # Errors
-    /// A text that is no http or https URL of a host and perhaps a path, or a full disk.
+    /// A text that is no http or https URL of a host and perhaps a path, or too long, or a full disk.
     pub fn set_public_url(&self, url: &str) -> Result<(), WriteError> {
+        if url.len() > LONGEST {
+            return Err(WriteError::Refused(format!("a public URL has at most {LONGEST} bytes")));
+        }
         let own = match url.is_empty() {
             true => String::new(),
             false => parse(url).ok_or_else(|| {

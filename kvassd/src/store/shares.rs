@@ -31,8 +31,6 @@ pub struct ShareOptions {
     pub reads: u64,
     /// Whether it leads to the version that is stored now.
     pub pin: bool,
-    /// Makes a new one though the entry has a plain one.
-    pub another: bool,
 }
 
 /// A link, as a device knows it.
@@ -101,10 +99,6 @@ pub struct Linked {
     pub size: u64,
     /// The authentication of the entry's record: another one with each version.
     pub tag: [u8; 32],
-    /// When the entry was written, in microseconds since 1970.
-    pub time_us: u64,
-    /// When the link ends, likewise; 0 is never.
-    pub expiry_us: u64,
     /// `None` where it may be read any number of times.
     pub reads: Option<Reads>,
     /// The id of the link's record.
@@ -127,7 +121,6 @@ pub(crate) enum Count {
 /// What a token opens, before its value is.
 struct Opened {
     locator: RecordId,
-    expiry_us: u64,
     reads: Option<Reads>,
     clear: Clear,
     record: Record,
@@ -144,10 +137,10 @@ impl Store {
         self.readable()?;
         kvass_proto::key::check(name)?;
         self.shared.names.wait()?;
-        let ShareOptions { expiry_us, reads, pin, another } = options;
+        let ShareOptions { expiry_us, reads, pin } = options;
         let token = Token::random(&self.shared.surroundings.random)?;
         let label = Label { name: name.to_owned(), token, reads, pin };
-        let reuse = !another && label.is_plain(expiry_us);
+        let reuse = label.is_plain(expiry_us);
         loop {
             if reuse && let Some(link) = self.shared.labels.plain(name) {
                 // Of a removed entry none is left, but of one that has expired.
@@ -232,9 +225,9 @@ impl Store {
             }
             match self.try_value_of(&opened.name, &opened.clear, &opened.content_key) {
                 Try::Read(reader) => {
-                    let Opened { locator, expiry_us, reads, clear, record, name, .. } = opened;
-                    let (size, tag, time_us) = (clear.size, record.auth.0, clear.stamp.time_us);
-                    return Ok(Linked { name, size, tag, time_us, expiry_us, reads, locator, reader: *reader });
+                    let Opened { locator, reads, clear, record, name, .. } = opened;
+                    let (size, tag) = (clear.size, record.auth.0);
+                    return Ok(Linked { name, size, tag, reads, locator, reader: *reader });
                 }
                 failed => failure = Some((opened.record.auth, failed)),
             }
@@ -252,7 +245,7 @@ impl Store {
         let Some(Reads { allowed, .. }) = linked.reads else { return Ok(linked) };
         let locator = linked.locator;
         let counted = self.ask(|answer| Job::CountRead { locator, allowed, answer });
-        match counted.map_err(cannot_count)? {
+        match counted.map_err(|error| error.of_read("a link"))? {
             Count::Counted(used) => linked.reads = Some(Reads { allowed, used }),
             Count::UsedUp => return Err(Gone::UsedUp.into()),
             Count::Revoked => return Err(Gone::Revoked.into()),
@@ -318,15 +311,6 @@ impl Store {
     }
 }
 
-fn cannot_count(error: WriteError) -> ReadError {
-    match error {
-        WriteError::Read(error) => error,
-        WriteError::DiskFull { .. } => ReadError::DiskFull,
-        WriteError::Closed => ReadError::Closed,
-        other => ReadError::Damaged(other.to_string()),
-    }
-}
-
 /// Why a token opens nothing.
 enum Closed {
     Gone(Gone),
@@ -386,8 +370,7 @@ fn open(index: &Index, token: &Token, now_us: u64) -> Result<Option<Opened>, Clo
         }
         Reach::Version { key, name, .. } => (name, key.as_bytes().to_vec()),
     };
-    let (expiry_us, content_key) = (link.expiry_us, content_key.into());
-    Ok(Some(Opened { locator, expiry_us, reads, clear, record, name, content_key }))
+    Ok(Some(Opened { locator, reads, clear, record, name, content_key: content_key.into() }))
 }
 
 fn grant(index: &Index, token: &Token) -> Result<Grant, Closed> {

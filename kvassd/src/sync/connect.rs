@@ -82,13 +82,6 @@ impl RemoteError {
         }
     }
 
-    /// The error with its causes, on one line.
-    #[must_use]
-    pub fn text(&self) -> String {
-        let causes = std::iter::successors(self.source(), |&error| error.source());
-        causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
-    }
-
     /// What to do about it, or nothing.
     #[must_use]
     pub fn hint(&self) -> &str {

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kvass_proto::line::with_causes;
 use kvass_proto::v1::entry::Sync;
 use kvass_proto::v1::{self, link};
 use tokio::sync::watch;
@@ -132,8 +133,8 @@ impl Remote {
                 Ok(Ended::Stopped) => return,
                 Ok(_) => self.enter(link::State::Waiting, None),
                 Err(error) => {
-                    if seldom.is_new(&error.text(), Instant::now()) {
-                        tracing::info!(error = error.text(), "no session with the remote");
+                    if seldom.is_new(&with_causes(&error), Instant::now()) {
+                        tracing::info!(error = with_causes(&error), "no session with the remote");
                     }
                     let state = if is_permanent { link::State::Blocked } else { link::State::Waiting };
                     self.enter(state, Some(&error));
@@ -228,7 +229,7 @@ impl Remote {
         self.state.send_modify(|now| {
             // What went wrong stays to be read until it is better.
             match error {
-                Some(error) => (now.error, now.hint) = (error.text(), error.hint().to_owned()),
+                Some(error) => (now.error, now.hint) = (with_causes(&error), error.hint().to_owned()),
                 None if state == link::State::Connected => (now.error, now.hint) = Default::default(),
                 None => {}
             }

@@ -31,19 +31,11 @@ use crate::logs::Seldom;
 use crate::network::Accept;
 use crate::store::Store;
 
-/// Serves devices on a listener until the stop; then ends their sessions.
+/// Serves devices that come through a door to a listener, until the stop; then ends their sessions.
 ///
 /// # Errors
 /// None: what fails is one connection.
-pub async fn serve(store: Store, listener: impl Accept, stop: CancellationToken) -> io::Result<()> {
-    serve_behind(Door::default(), store, listener, stop).await
-}
-
-/// The same, behind a door of one's own.
-///
-/// # Errors
-/// None: what fails is one connection.
-pub async fn serve_behind(door: Door, store: Store, listener: impl Accept, stop: CancellationToken) -> io::Result<()> {
+pub async fn serve(door: Door, store: Store, listener: impl Accept, stop: CancellationToken) -> io::Result<()> {
     let sessions = TaskTracker::new();
     let links = Links::new(store.clone());
     let service = Service {

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+use kvassd::accept::Door;
 use kvassd::clock::Clock;
 use kvassd::keys::{Key, Keys};
 use kvassd::random::Random;
@@ -49,7 +50,7 @@ async fn live(life: Option<Life>) -> turmoil::Result {
         Some(remote) => remote.run(stop).await?,
         None => {
             let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
-            server::serve(store, Listener(listener), stop).await?;
+            server::serve(Door::default(), store, Listener(listener), stop).await?;
         }
     }
     Ok(())

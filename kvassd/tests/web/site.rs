@@ -6,6 +6,7 @@ use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use kvassd::accept::Door;
 use kvassd::store::{Options, ShareOptions, Store};
 use kvassd::sync::server;
 use tempfile::TempDir;
@@ -40,7 +41,7 @@ impl Site {
             let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             threads.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                server::serve(served, listener, ending).await.unwrap();
+                server::serve(Door::default(), served, listener, ending).await.unwrap();
             });
         });
         Self { directory, store, address, stop, serving: Some(serving) }

@@ -1,6 +1,5 @@
 //! What the answer with a value says about it.
 
-use std::fmt::Write;
 use std::ops::Range;
 
 use hyper::header::{
@@ -11,10 +10,12 @@ use hyper::{Response, StatusCode};
 use tonic::body::Body;
 
 use super::reason::Reason;
+use crate::http::NO_STORE;
 use crate::http::disposition::disposition;
 use crate::http::media::{Media, Show};
 use crate::http::page::{Page, harden};
 use crate::http::stream::PIECE;
+use crate::keys::encode_hex;
 use crate::store::{Linked, Reads};
 
 /// What a document may do that could do something: look as it was made to, with what is in itself. It has no scripts, no
@@ -62,12 +63,7 @@ pub(super) fn limited(reads: Reads) -> Page {
 
 /// The entity tag of a version of a value.
 pub(super) fn tag(linked: &Linked) -> String {
-    let mut tag = String::from("\"");
-    for byte in &linked.tag[..16] {
-        // Writing into a string does not fail.
-        let _ = write!(tag, "{byte:02x}");
-    }
-    tag + "\""
+    format!("\"{}\"", encode_hex(&linked.tag[..16]))
 }
 
 /// Says what a value, or a part of it, is; the body is still to come.
@@ -111,7 +107,7 @@ pub(super) fn let_keep(headers: &mut HeaderMap, tag: &str) {
 /// Lets nobody keep the value, or take it in parts.
 pub(super) fn forbid_keeping(headers: &mut HeaderMap) {
     headers.insert(ACCEPT_RANGES, const { HeaderValue::from_static("none") });
-    headers.insert(CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
+    headers.insert(CACHE_CONTROL, NO_STORE);
 }
 
 fn text(value: &str) -> HeaderValue {
