@@ -273,17 +273,20 @@ impl Store {
         self.find(name).ok().flatten().is_some_and(|found| found.clear.has_blob())
     }
 
-    /// Before a removed entry is set again, all links to it must be known: they do not come to life with it.
-    pub(super) fn wait_where_removed(&self, name: &str) -> Result<(), ReadError> {
+    /// Before an entry that was removed or has expired is set again, all links to it must be known: they do not come to
+    /// life with it.
+    pub(super) fn wait_where_gone(&self, name: &str) -> Result<(), ReadError> {
         if self.shared.names.is_whole() {
             return Ok(());
         }
-        let is_removed = |index: &Index| {
+        let now_us = self.shared.now_us();
+        let is_gone = |index: &Index| {
             let Some(keys) = index.account.keys.full() else { return Ok(false) };
             let row = index.record(keys.record_id(name))?.and_then(|row| RecordRow::decode(&row));
-            Ok(row.and_then(|row| row.clear().ok()).is_some_and(|clear| clear.kind == Kind::REMOVAL))
+            let clear = row.and_then(|row| row.clear().ok());
+            Ok(clear.is_some_and(|clear| clear.kind == Kind::REMOVAL || clear.is_expired(now_us)))
         };
-        match self.shared.read_index(is_removed) {
+        match self.shared.read_index(is_gone) {
             Ok(true) => self.shared.names.wait(),
             _ => Ok(()),
         }
