@@ -76,6 +76,9 @@ pub enum ShareError {
     /// There is no such link here, or its entry has not come yet.
     #[error("there is no such link")]
     Unknown,
+    /// Likewise, but what is here cannot be read, or not all of it is here, so there may be one.
+    #[error(transparent)]
+    Unseen(ReadError),
     /// There was one.
     #[error(transparent)]
     Gone(#[from] Gone),
@@ -217,12 +220,10 @@ impl Store {
         let mut failure = None;
         for _ in 0..TRIES {
             let opened = self.shared.read_index(|index| Ok(open(index, token, self.shared.now_us())));
-            let Some(opened) = opened.map_err(|fault| self.failed(fault))?.map_err(|error| self.explain(error))? else {
-                return Err(self
-                    .shared
-                    .names
-                    .damage()
-                    .map_or(ShareError::Unknown, |what| ReadError::Damaged(what).into()));
+            let opened = opened.map_err(|fault| ShareError::Unseen(self.failed(fault)))?;
+            let Some(opened) = opened.map_err(|error| self.explain(error))? else {
+                let damage = self.shared.names.damage().map(ReadError::Damaged);
+                return Err(damage.map_or(ShareError::Unknown, ShareError::Unseen));
             };
             // The same version failed twice: it did not change under the read.
             if let Some((auth, failed)) = failure.take()
@@ -296,7 +297,7 @@ impl Store {
         match error {
             Closed::Gone(gone) => gone.into(),
             Closed::Wrong(what) => ReadError::Value { key: "a link".into(), what: what.into() }.into(),
-            Closed::Fault(fault) => self.failed(fault).into(),
+            Closed::Fault(fault) => ShareError::Unseen(self.failed(fault)),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 use kvassd::store::{Options, ShareOptions, Store};
@@ -12,7 +13,7 @@ use crate::site::path;
 
 /// `kvassd --server`, killed when it is dropped.
 pub(crate) struct Program {
-    _directory: TempDir,
+    directory: TempDir,
     child: Child,
     log: BufReader<ChildStderr>,
     pub(crate) address: SocketAddr,
@@ -48,7 +49,12 @@ impl Program {
                 break address.split_whitespace().next().unwrap().parse().unwrap();
             }
         };
-        Self { _directory: directory, child, log, address, links }
+        Self { directory, child, log, address, links }
+    }
+
+    /// Where the store's files lie.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// The most memory that it has had, in KiB; `None` where the system does not say.
