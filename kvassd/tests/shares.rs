@@ -610,6 +610,8 @@ fn a_public_url_stays_and_what_a_remote_said_goes_with_it() {
     assert_eq!(device.store.base_url().as_deref(), Some("https://own.example/kv"));
     device.store.set_public_url("").unwrap();
     assert_eq!(device.store.base_url().as_deref(), Some("https://said.example"));
+    device.store.meet_public_url("https://said.example/$(id)").unwrap();
+    assert_eq!(device.store.base_url().as_deref(), Some("http://server"), "a shell would do what is in it");
     device.store.set_remote("http://other:8000".into()).unwrap();
     assert_eq!(device.store.base_url().as_deref(), Some("http://other:8000"));
     device.restart();

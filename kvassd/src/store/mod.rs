@@ -68,6 +68,7 @@ pub use value_reader::ValueReader;
 pub use value_writer::{NewValue, ValueWriter};
 
 use crate::keys::{AccountId, EncryptionKey, Key};
+use crate::logs::Seldom;
 use crate::record::ValueHash;
 use commit::{Answer, Committer, Job};
 use download::Downloads;
@@ -215,6 +216,7 @@ struct Shared {
     downloads: Downloads,
     remote: watch::Sender<String>,
     public_url: watch::Sender<PublicUrl>,
+    seldom: Seldom,
 }
 
 impl Shared {
@@ -319,6 +321,7 @@ impl Store {
             downloads: Downloads::default(),
             remote: watch::Sender::new(opened.remote),
             public_url: watch::Sender::new(opened.public_url),
+            seldom: Seldom::default(),
             key: RwLock::new(opened.key),
             refused: AtomicU64::new(0),
             index: RwLock::new(Some(opened.index)),
