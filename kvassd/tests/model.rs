@@ -296,7 +296,7 @@ impl Kept {
             files.keys().map(|hash| hex(hash)).collect(),
             "a file for each large value"
         );
-        assert_eq!(self.trees.keys().filter(|tree| tree.contains('/')).count(), 4, "trees of one account");
+        assert_eq!(self.trees.keys().filter(|tree| tree.contains('/')).count(), 5, "trees of one account");
         assert_eq!(fs::read_to_string(directory.join("key")).unwrap().lines().count(), 1);
     }
 }
