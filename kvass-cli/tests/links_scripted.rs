@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -303,6 +304,9 @@ fn a_picture_is_what_the_end_of_its_name_says() {
     };
     assert!(written("a.svg").starts_with(b"<?xml") && written("b.PNG").starts_with(b"\x89PNG\r\n"));
     assert_eq!(written("a.png"), written("b.PNG"));
+    // Whoever reads it has the link.
+    let mode = fs::metadata(directory.path().join("a.svg")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
     for name in ["a.jpg", "svg", "-", "a.svg.gz"] {
         bare(&["qr", "photo", "-o", name]).fails(

@@ -161,10 +161,11 @@ impl<S: Serve> Port<S> {
         }
     }
 
-    /// Room for one more connection, for which a guest goes if need be; `None` where there is no guest either.
+    /// Room for one more connection, for which a guest goes if need be, or else one that only takes what everybody may
+    /// have; `None` where there is none of them either.
     async fn room(&self) -> Option<OwnedSemaphorePermit> {
         let room = self.rooms.clone().try_acquire_owned().ok();
-        if room.is_some() || !self.guests.show_out() {
+        if room.is_some() || !(self.guests.show_out() || self.guests.show_out_download()) {
             return room;
         }
         timeout(PAUSE, self.rooms.clone().acquire_owned()).await.ok()?.ok()

@@ -55,6 +55,10 @@ impl Serve for Host {
                 self.downloads.lock().unwrap().push(guest.admit_download(STAY));
                 return Response::new(Body::new(Endless(Some(Bytes::from_static(b"seen")))));
             }
+            "/hold" => {
+                self.downloads.lock().unwrap().push(guest.admit_download(STAY));
+                "held".into()
+            }
             "/short" => {
                 drop(guest.admit_download(STAY));
                 "short".into()
@@ -201,6 +205,36 @@ async fn a_download_that_stands_still_ends_and_one_that_moves_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_download_that_stands_still_ends_though_others_begin_and_move() {
+    let host = Host::default();
+    let network = serve(host.clone());
+    let mut wire = network.open().await.unwrap();
+    assert!(ask(&mut wire, "/hold").await);
+    let began = Instant::now();
+    for _ in 0..5 {
+        tokio::time::sleep(STALL / 6).await;
+        assert!(ask(&mut wire, "/hold").await);
+        host.downloads.lock().unwrap().last().unwrap().moved();
+    }
+    ended(&mut wire).await;
+    assert_eq!(began.elapsed().as_secs(), STALL.as_secs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_download_is_over_and_the_next_has_its_own_time() {
+    let host = Host::default();
+    let network = serve(host.clone());
+    let mut wire = network.open().await.unwrap();
+    assert!(ask(&mut wire, "/hold").await);
+    for _ in 0..5 {
+        tokio::time::sleep(STALL / 3).await;
+        assert!(ask(&mut wire, "/hold").await);
+        drop(host.downloads.lock().unwrap().remove(0));
+    }
+    assert!(ask(&mut wire, "/").await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_beside_a_download_is_not_ended_with_it() {
     let network = serve(Host::default());
     let mut wire = network.open().await.unwrap();
@@ -318,6 +352,41 @@ async fn there_are_no_more_connections_than_there_may_be_and_a_guest_goes_for_a_
         }
     };
     tokio::time::timeout(STAY, again).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_there_is_no_room_downloads_go_for_a_new_connection_and_no_session_does() {
+    let host = Host::default();
+    let network = serve_behind(Door { connections: 4, ..Door::default() }, host.clone());
+    let (one, many) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+    let mut alone = network.open_from(one).await.unwrap();
+    assert!(ask(&mut alone, "/download").await);
+    // A session that has a download beside it, which stands still for longest.
+    let mut session = network.open_from(many).await.unwrap();
+    assert!(ask(&mut session, "/admit").await && ask(&mut session, "/download").await);
+    let mut downloads = Vec::new();
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        downloads.push(network.open_from(many).await.unwrap());
+        assert!(ask(downloads.last_mut().unwrap(), "/download").await);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // The first of the two moves, so the second goes; then the address that has more of them has none.
+    host.downloads.lock().unwrap()[2].moved();
+    let mut devices = Vec::new();
+    for gone in [&mut downloads.remove(1), &mut alone, &mut downloads.remove(0)] {
+        devices.push(network.open_from(one).await.unwrap());
+        assert!(ask(devices.last_mut().unwrap(), "/admit").await);
+        let began = Instant::now();
+        ended(gone).await;
+        assert_eq!(began.elapsed().as_secs(), 0);
+    }
+    let mut beyond = network.open_from(one).await.unwrap();
+    assert!(!ask(&mut beyond, "/").await);
+    for device in &mut devices {
+        assert!(ask(device, "/").await);
+    }
+    assert!(timeout(STAY, ended(&mut session)).await.is_err());
 }
 
 /// A listener that has nothing to give but errors, but for the first connection.

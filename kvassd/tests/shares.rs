@@ -13,8 +13,8 @@ use kvassd::seal;
 use kvassd::share::{Grant, Reach};
 use kvassd::stamp::Stamp;
 use kvassd::store::{
-    Gone, Linked, Opening, ReadError, Reads, RunId, Share, ShareError, ShareOptions, Store, StoreId, Travelling,
-    WriteError, repair,
+    Condition, Gone, Linked, Opening, Outcome, ReadError, Reads, RunId, Share, ShareError, ShareOptions, Store,
+    StoreId, Travelling, WriteError, repair,
 };
 use replica::{Replica, bytes, full_key, server_key};
 
@@ -155,6 +155,73 @@ fn a_link_made_where_the_removal_was_not_known_does_not_come_to_life_again() {
     assert_eq!(device.store.shares(Some("a")).unwrap()[0].gone, Some(Gone::Removed));
     device.set("a", b"2");
     assert_eq!(closed(&device.store, &token), Some(Gone::Revoked));
+}
+
+/// Sets an entry that has expired.
+fn set_expired(replica: &Replica, name: &str) {
+    let mut writer = replica.store.writer(None).unwrap();
+    writer.push(b"old").unwrap();
+    replica.store.set(name, writer.finish().unwrap(), 1_000).unwrap();
+}
+
+#[test]
+fn an_expired_entry_loses_its_links_once_it_is_removed_or_comes_again() {
+    let device = Replica::new(&full_key(1));
+    let names = ["removed", "space/with the others", "set", "imported"];
+    let tokens = names.map(|name| {
+        device.set(name, b"1");
+        share(&device, name, PLAIN).token
+    });
+    for (name, token) in names.iter().zip(&tokens) {
+        set_expired(&device, name);
+        assert_eq!(closed(&device.store, token), Some(Gone::Expired));
+    }
+    assert_eq!(device.store.remove(vec!["removed".into()]).unwrap(), ["removed"], "it is there no more");
+    assert_eq!(device.store.remove_prefix("space/").unwrap(), 0);
+    device.set("set", b"2");
+    import(&device, "imported", b"2");
+    for (_, server) in servers(&device) {
+        for (name, token) in names.iter().zip(&tokens) {
+            assert_eq!(closed(&server.store, token), Some(Gone::Revoked), "{name}");
+        }
+    }
+    assert!(device.store.shares(None).unwrap().is_empty());
+}
+
+fn import(replica: &Replica, name: &str, value: &[u8]) {
+    let mut writer = replica.store.writer(None).unwrap();
+    writer.push(value).unwrap();
+    let condition = Condition { time_us: u64::MAX, force: false, dry_run: false };
+    assert_eq!(replica.store.import(name, writer.finish().unwrap(), 0, condition).unwrap(), Outcome::Stored);
+}
+
+/// Right after a start, when most links are not known yet.
+#[test]
+fn a_gone_entry_that_comes_again_right_after_a_start_has_none_of_its_old_links() {
+    let (mut device, other) = (Replica::new(&full_key(1)), Replica::new(&full_key(1)));
+    let gone = ["set when removed", "imported when removed", "set when expired", "imported when expired"];
+    for name in gone {
+        device.set(name, b"1");
+    }
+    std::thread::scope(|scope| {
+        for thread in 0..32 {
+            let device = &device;
+            scope.spawn(move || (0..32).for_each(|number| device.set(&format!("{thread} {number}"), b"1")));
+        }
+    });
+    other.pull(&device);
+    let tokens = gone.map(|name| share(&other, name, PLAIN).token);
+    device.store.remove(gone[..2].iter().map(ToString::to_string).collect()).unwrap();
+    gone[2..].iter().for_each(|name| set_expired(&device, name));
+    device.pull(&other);
+    for (number, (name, token)) in gone.iter().zip(&tokens).enumerate() {
+        device.restart_after(|_| ());
+        match number % 2 {
+            0 => device.set(name, b"2"),
+            _ => import(&device, name, b"2"),
+        }
+        assert_eq!(closed(&device.store, token), Some(Gone::Revoked), "{name}");
+    }
 }
 
 #[test]
@@ -544,6 +611,8 @@ fn a_public_url_stays_and_what_a_remote_said_goes_with_it() {
     assert_eq!(device.store.base_url().as_deref(), Some("https://own.example/kv"));
     device.store.set_public_url("").unwrap();
     assert_eq!(device.store.base_url().as_deref(), Some("https://said.example"));
+    device.store.meet_public_url("https://said.example/$(id)").unwrap();
+    assert_eq!(device.store.base_url().as_deref(), Some("http://server"), "a shell would do what is in it");
     device.store.set_remote("http://other:8000".into()).unwrap();
     assert_eq!(device.store.base_url().as_deref(), Some("http://other:8000"));
     device.restart();

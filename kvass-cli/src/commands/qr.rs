@@ -29,7 +29,7 @@ pub(crate) fn run(client: &mut Client, arguments: &Qr) -> Result<(), Error> {
     }
 }
 
-/// The file that is to be written, and as what.
+/// The file that is to be written, and as what. Whoever reads it has the link, so it is its owner's alone.
 fn picture(path: &Path) -> Result<(Format, Output), Error> {
     let format = match path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase).as_deref() {
         Some("svg") => Format::Svg,
@@ -39,7 +39,7 @@ fn picture(path: &Path) -> Result<(Format, Output), Error> {
                 .hint("the end of the name says what is written: FILE.svg or FILE.png"));
         }
     };
-    Ok((format, Output::named(Some(path), 0o666, false)?))
+    Ok((format, Output::named(Some(path), 0o600, true)?))
 }
 
 fn write(code: &Code, format: Format, mut output: Output) -> Result<(), Error> {

@@ -37,6 +37,8 @@ pub(super) struct Guests {
 struct Queue {
     next: u64,
     waiting: BTreeMap<u64, (Guest, CancellationToken)>,
+    /// Those that somebody has admitted.
+    admitted: BTreeMap<u64, (Guest, CancellationToken)>,
 }
 
 impl Guests {
@@ -70,6 +72,24 @@ impl Guests {
         queue.waiting.remove(&number).map(|(_, shown_out)| shown_out.cancel()).is_some()
     }
 
+    /// Ends the connection whose download has stood still for longest, of those that come from where most come from
+    /// that are given downloads and nothing else; whether there was one.
+    pub(super) fn show_out_download(&self) -> bool {
+        let mut queue = self.queue();
+        let Some(number) = queue.least_welcome_download() else { return false };
+        queue.admitted.remove(&number).map(|(_, shown_out)| shown_out.cancel()).is_some()
+    }
+
+    /// Notes a connection that is no guest any more, until what is returned is dropped.
+    fn note_admitted(&self, guest: &Guest) -> Admitted {
+        let mut queue = self.queue();
+        let number = queue.next;
+        queue.next += 1;
+        let shown_out = CancellationToken::new();
+        queue.admitted.insert(number, (guest.clone(), shown_out.clone()));
+        Admitted { guests: self.clone(), number, shown_out }
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -78,15 +98,28 @@ impl Guests {
 impl Queue {
     fn least_welcome(&self) -> Option<u64> {
         let from: Vec<_> = self.waiting.iter().map(|(number, (guest, _))| (*number, guest.subnet())).collect();
-        let mut counts = HashMap::new();
-        for (_, subnet) in &from {
-            *counts.entry(subnet).or_insert(0) += 1;
-        }
-        // What a proxy has not said yet is nobody's, and not the same nobody's.
-        let count = |subnet: &Option<Subnet>| subnet.map_or(1, |_| counts[subnet]);
-        // Of several that are greatest the last is taken, which is the oldest.
-        from.iter().rev().max_by_key(|(_, subnet)| count(subnet)).map(|(number, _)| *number)
+        first_of_most(&from)
     }
+
+    fn least_welcome_download(&self) -> Option<u64> {
+        let moved =
+            |(number, (guest, _)): (&u64, &(Guest, _))| Some((guest.only_downloads()?, *number, guest.subnet()));
+        let mut from: Vec<_> = self.admitted.iter().filter_map(moved).collect();
+        from.sort_unstable_by_key(|(moved, number, _)| (*moved, *number));
+        first_of_most(&from.into_iter().map(|(_, number, subnet)| (number, subnet)).collect::<Vec<_>>())
+    }
+}
+
+/// The first one from where most come from.
+fn first_of_most(from: &[(u64, Option<Subnet>)]) -> Option<u64> {
+    let mut counts = HashMap::new();
+    for (_, subnet) in from {
+        *counts.entry(subnet).or_insert(0) += 1;
+    }
+    // What a proxy has not said yet is nobody's, and not the same nobody's.
+    let count = |subnet: &Option<Subnet>| subnet.map_or(1, |_| counts[subnet]);
+    // Of several that are greatest the last is taken.
+    from.iter().rev().max_by_key(|(_, subnet)| count(subnet)).map(|(number, _)| *number)
 }
 
 /// The place of one guest, which is free again once this is dropped.
@@ -100,6 +133,19 @@ pub(super) struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.guests.queue().waiting.remove(&self.number);
+    }
+}
+
+/// The note of a connection that was admitted, which goes once this is dropped.
+struct Admitted {
+    guests: Guests,
+    number: u64,
+    shown_out: CancellationToken,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.guests.queue().admitted.remove(&self.number);
     }
 }
 
@@ -118,10 +164,9 @@ struct Standing {
 
 /// What a connection is given that everybody may have.
 struct Downloads {
-    /// Those that are not over; each is an admission as well.
-    open: usize,
-    /// When something of one was last taken.
-    moved: Instant,
+    /// Those that are not over, and when something of each was last taken; each is an admission as well.
+    open: BTreeMap<u64, Instant>,
+    next: u64,
     /// How long the connection may stay after the last one, as a guest.
     until: Instant,
 }
@@ -129,7 +174,7 @@ struct Downloads {
 impl Guest {
     pub(super) fn new(subnet: Option<Subnet>) -> Self {
         let (admissions, left) = (watch::Sender::new(0), AtomicUsize::new(BYTES));
-        let downloads = Mutex::new(Downloads { open: 0, moved: Instant::now(), until: Instant::now() });
+        let downloads = Mutex::new(Downloads { open: BTreeMap::new(), next: 0, until: Instant::now() });
         Self(Arc::new(Standing { subnet: Mutex::new(subnet), admissions, left, downloads }))
     }
 
@@ -149,15 +194,25 @@ impl Guest {
         Admission(self.clone())
     }
 
-    /// Likewise, because it is given what everybody may have. The connection ends once it has taken nothing for
-    /// [`STALL`]. `stay`: how long it may be a guest afterwards.
+    /// Likewise, because it is given what everybody may have. The connection ends once it has taken nothing of this for
+    /// [`STALL`], whatever else it takes. `stay`: how long it may be a guest afterwards.
     #[must_use]
     pub fn admit_download(&self, stay: Duration) -> Download {
+        let admission = self.admit();
         let mut downloads = self.0.downloads();
-        downloads.open += 1;
-        downloads.moved = Instant::now();
+        let number = downloads.next;
+        downloads.next += 1;
+        downloads.open.insert(number, Instant::now());
         drop(downloads);
-        Download { admission: self.admit(), stay }
+        Download { admission, number, stay }
+    }
+
+    /// When the download moved that has stood still for longest; `None` where there is none, or the connection was
+    /// admitted for something else too.
+    fn only_downloads(&self) -> Option<Instant> {
+        let downloads = self.0.downloads();
+        let others = *self.0.admissions.borrow() > downloads.open.len();
+        downloads.open.values().min().copied().filter(|_| !others)
     }
 
     /// Returns once the connection has to go: a guest for too long, or one of too many.
@@ -172,12 +227,15 @@ impl Guest {
             }
             let guests = place.guests.clone();
             drop(place);
+            let admitted = guests.note_admitted(self);
             tokio::select! {
                 biased;
                 // Neither fails: the sender is here.
                 _ = admissions.wait_for(|count| *count == 0) => {}
+                () = admitted.shown_out.cancelled() => return,
                 () = self.stalls() => return,
             }
+            drop(admitted);
             place = guests.enter(self).await;
         }
     }
@@ -191,15 +249,10 @@ impl Guest {
         }
     }
 
-    /// Returns once nothing but downloads goes on, and none of them has moved for too long.
+    /// Returns once nothing but downloads goes on, and one of them has not moved for too long.
     async fn stalls(&self) {
         loop {
-            let (open, moved) = {
-                let downloads = self.0.downloads();
-                (downloads.open, downloads.moved)
-            };
-            let others = *self.0.admissions.borrow() > open;
-            let until = if others { Instant::now() + STALL } else { moved + STALL };
+            let until = self.only_downloads().unwrap_or_else(Instant::now) + STALL;
             if until <= Instant::now() {
                 return;
             }
@@ -246,20 +299,21 @@ impl Drop for Admission {
 /// An admission for a download.
 pub struct Download {
     admission: Admission,
+    number: u64,
     stay: Duration,
 }
 
 impl Download {
     /// Another piece of it was taken.
     pub fn moved(&self) {
-        self.admission.0.0.downloads().moved = Instant::now();
+        self.admission.0.0.downloads().open.insert(self.number, Instant::now());
     }
 }
 
 impl Drop for Download {
     fn drop(&mut self) {
         let mut downloads = self.admission.0.0.downloads();
-        downloads.open -= 1;
+        downloads.open.remove(&self.number);
         downloads.until = downloads.until.max(Instant::now() + self.stay);
     }
 }

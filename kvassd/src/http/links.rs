@@ -15,16 +15,18 @@ use hyper::http::request::Parts;
 use hyper::{Method, Response, Uri, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::block_in_place;
+use tokio::time::Instant;
 use tokio_util::sync::PollSemaphore;
 use tonic::body::Body;
 
 use self::answers::Found;
-use self::reason::Reason;
+use self::reason::{Reason, Unread};
 use super::TOKEN;
 use super::range::Wanted;
 use super::stream::Stream;
 use crate::accept::{Download, Guest, STALL, STAY};
 use crate::keys::Token;
+use crate::logs::Seldom;
 use crate::store::{Linked, Store};
 
 /// Large values that are on their way at once; each costs a piece of memory and a descriptor.
@@ -44,6 +46,7 @@ struct Inner {
     counts: Semaphore,
     reads: Arc<Semaphore>,
     downloads: Arc<Semaphore>,
+    seldom: Seldom,
 }
 
 impl Links {
@@ -56,6 +59,7 @@ impl Links {
             counts: Semaphore::new(CALLS),
             reads: Arc::new(Semaphore::new(CALLS)),
             downloads: Arc::new(Semaphore::new(DOWNLOADS)),
+            seldom: Seldom::default(),
         }))
     }
 
@@ -69,11 +73,23 @@ impl Links {
             Method::POST => self.open(&token(&request.uri), admit).await,
             _ => Err(Reason::Method("GET, HEAD, POST")),
         };
-        let mut answer = answered.unwrap_or_else(|reason| reason.counted(request).answer(&request.headers));
+        let mut answer = answered.unwrap_or_else(|reason| {
+            self.note(&reason);
+            reason.counted(request).answer(&request.headers)
+        });
         if request.method == Method::HEAD {
             drop_body(&mut answer);
         }
         answer
+    }
+
+    /// Says in the log, seldom, that a value cannot be read: strangers may ask as often as they like.
+    fn note(&self, reason: &Reason) {
+        if let Reason::Read(Unread { what, .. }) = reason
+            && self.0.seldom.is_new(what, Instant::now())
+        {
+            tracing::warn!(what, "a value that a link leads to cannot be read");
+        }
     }
 
     /// The value; of a link with a number of reads the page that asks whether to take one.
@@ -140,7 +156,8 @@ impl Links {
         place: Option<OwnedSemaphorePermit>,
     ) -> Body {
         let reads = PollSemaphore::new(self.0.reads.clone());
-        Body::new(Stream::new(linked.reader, beginning, part, reads, download, place))
+        let seldom = self.0.seldom.clone();
+        Body::new(Stream::new(linked.reader, beginning, part, reads, download, place, seldom))
     }
 }
 

@@ -52,6 +52,11 @@ impl Media {
         format!("{}{encoding}", self.0)
     }
 
+    /// Whether browsers play it, and so ask for it in parts.
+    pub(super) fn is_played(self) -> bool {
+        self.0.starts_with("audio/") || self.0.starts_with("video/")
+    }
+
     pub(super) fn show(self) -> Show {
         let kind = self.0.split_once('/').map_or("", |(kind, _)| kind);
         match (kind, self.0) {

@@ -73,14 +73,17 @@ impl Page {
 const STYLE: &str = "body{font:1rem/1.5 system-ui,sans-serif;margin:15vh auto;max-width:32rem;padding:0 1rem}\
 h1{font-size:1.5rem}button{font:inherit;padding:.5rem 1.5rem}:root{color-scheme:light dark}";
 
-/// What every answer about a link says to browsers: guess no type, tell nobody where one came from.
+/// What every answer about a link says to browsers: guess no type, tell nobody where one came from, look up no name of a
+/// document that nobody has clicked on.
 pub(super) fn harden(headers: &mut HeaderMap) {
     headers.insert(X_CONTENT_TYPE_OPTIONS, const { HeaderValue::from_static("nosniff") });
     headers.insert(REFERRER_POLICY, const { HeaderValue::from_static("no-referrer") });
     headers.insert(ROBOTS, const { HeaderValue::from_static("noindex") });
+    headers.insert(DNS_PREFETCH, const { HeaderValue::from_static("off") });
 }
 
 const ROBOTS: HeaderName = HeaderName::from_static("x-robots-tag");
+const DNS_PREFETCH: HeaderName = HeaderName::from_static("x-dns-prefetch-control");
 
 /// Whether the one who asks shows HTML, as browsers say and curl does not.
 fn wants_html(headers: &HeaderMap) -> bool {

@@ -10,9 +10,11 @@ use std::task::{Context, Poll, ready};
 use hyper::body::{Bytes, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::block_in_place;
+use tokio::time::Instant;
 use tokio_util::sync::PollSemaphore;
 
 use crate::accept::Download;
+use crate::logs::Seldom;
 use crate::store::{ReadError, ValueReader};
 
 /// The most bytes that are handed over at once. A client that does not take as much within [`accept::STALL`] is let go.
@@ -31,6 +33,7 @@ pub(super) struct Stream {
     reads: PollSemaphore,
     download: Download,
     _place: Option<OwnedSemaphorePermit>,
+    seldom: Seldom,
 }
 
 impl Stream {
@@ -42,6 +45,7 @@ impl Stream {
         reads: PollSemaphore,
         download: Download,
         place: Option<OwnedSemaphorePermit>,
+        seldom: Seldom,
     ) -> Self {
         let mut ready = Bytes::from(beginning);
         match usize::try_from(range.start) {
@@ -51,13 +55,16 @@ impl Stream {
                 reader.seek(range.start);
             }
         }
-        Self { reader, ready, left: range.end - range.start, reads, download, _place: place }
+        Self { reader, ready, left: range.end - range.start, reads, download, _place: place, seldom }
     }
 
     fn read(&mut self) -> Result<(), Broken> {
         let mut piece = Vec::new();
         if let Err(error) = block_in_place(|| self.reader.next(&mut piece)) {
-            tracing::warn!(what = without_name(&error), "a value that a link leads to cannot be read on");
+            let what = without_name(&error);
+            if self.seldom.is_new(&format!("read on: {what}"), Instant::now()) {
+                tracing::warn!(what, "a value that a link leads to cannot be read on");
+            }
         }
         self.ready = piece.into();
         if self.ready.is_empty() { Err(Broken) } else { Ok(()) }

@@ -89,6 +89,13 @@ impl Labels {
         next.map_or_else(Vec::new, |(name, links)| in_order(name, links))
     }
 
+    /// The entries that have links and begin with `prefix`, in order.
+    pub(crate) fn names(&self, prefix: &str) -> Vec<String> {
+        let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let from = map.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        from.map(|(name, _)| name.to_string()).take_while(|name| name.starts_with(prefix)).collect()
+    }
+
     /// The oldest plain link of an entry.
     pub(crate) fn plain(&self, name: &str) -> Option<Labelled> {
         self.of(name).into_iter().find(Labelled::is_plain)
@@ -133,6 +140,10 @@ mod tests {
         assert_eq!(found, [links[2].0.clone(), links[1].0.clone(), links[0].0.clone()]);
         assert_eq!(labels.plain("a").map(|link| link.label), Some(links[1].0.clone()), "the oldest without a limit");
         assert_eq!((labels.after(None).len(), labels.after(Some("a")).len(), labels.after(Some("b")).len()), (3, 1, 0));
+        assert_eq!(
+            (labels.names(""), labels.names("b"), labels.names("c")),
+            (vec!["a".into(), "b".into()], vec!["b".into()], vec![])
+        );
         labels.remove("a", links[1].1.id);
         assert_eq!(labels.plain("a").map(|link| link.label), Some(links[0].0.clone()));
         labels.remove("b", links[3].1.id);

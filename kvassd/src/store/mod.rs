@@ -68,6 +68,7 @@ pub use value_reader::ValueReader;
 pub use value_writer::{NewValue, ValueWriter};
 
 use crate::keys::{AccountId, EncryptionKey, Key};
+use crate::logs::Seldom;
 use crate::record::ValueHash;
 use commit::{Answer, Committer, Job};
 use download::Downloads;
@@ -215,6 +216,7 @@ struct Shared {
     downloads: Downloads,
     remote: watch::Sender<String>,
     public_url: watch::Sender<PublicUrl>,
+    seldom: Seldom,
 }
 
 impl Shared {
@@ -319,6 +321,7 @@ impl Store {
             downloads: Downloads::default(),
             remote: watch::Sender::new(opened.remote),
             public_url: watch::Sender::new(opened.public_url),
+            seldom: Seldom::default(),
             key: RwLock::new(opened.key),
             refused: AtomicU64::new(0),
             index: RwLock::new(Some(opened.index)),
@@ -384,7 +387,7 @@ impl Store {
     /// A name that is no key, a full disk, or a damaged store; nothing is stored then.
     pub fn set(&self, name: &str, value: NewValue, expiry_us: u64) -> Result<(), WriteError> {
         kvass_proto::key::check(name)?;
-        self.wait_where_removed(name)?;
+        self.wait_where_gone(name)?;
         self.submit(vec![Write::Set { name: name.to_owned(), value, expiry_us, condition: None }]).map(drop)
     }
 
@@ -408,6 +411,7 @@ impl Store {
             _ if condition.dry_run => return Ok(Outcome::Stored),
             _ => {}
         }
+        self.wait_where_gone(name)?;
         let change = Write::Set { name: name.to_owned(), value, expiry_us, condition: Some(condition) };
         Ok(self.submit(vec![change])?.first().copied().unwrap_or(Outcome::Stored))
     }
@@ -437,12 +441,17 @@ impl Store {
         let mut after = None;
         loop {
             let page = self.shared.names.page(prefix, after.as_deref(), false, REMOVE_BATCH, self.shared.now_us());
-            let Some(last) = page.last() else { return Ok(count) };
+            let Some(last) = page.last() else { break };
             after = Some(last.name.clone());
             let changes = page.into_iter().map(|entry| Write::Remove { name: entry.name }).collect();
             let outcomes = self.submit(changes)?;
             count += outcomes.iter().filter(|outcome| **outcome == Outcome::Stored).count() as u64;
         }
+        // What has expired is on no page, and has its links still.
+        for names in self.shared.labels.names(prefix).chunks(REMOVE_BATCH) {
+            self.submit(names.iter().map(|name| Write::Remove { name: name.clone() }).collect())?;
+        }
+        Ok(count)
     }
 
     /// Watches commits: the newest position that is durable.

@@ -30,7 +30,7 @@ pub(crate) enum Change {
         expiry_us: u64,
         condition: Option<Condition>,
     },
-    /// Revokes the links of the entry with it.
+    /// Revokes the links of the entry with it, also where it is gone already.
     Remove {
         name: String,
     },
@@ -165,7 +165,11 @@ impl<'a> Plan<'a> {
         let known = self.known(id, seen);
         let current = known.current;
         Ok(match change {
-            Change::Remove { .. } if !current.is_some_and(|current| current.is_live(self.now_us)) => Outcome::Missing,
+            Change::Remove { name } if !current.is_some_and(|current| current.is_live(self.now_us)) => {
+                // An entry that has expired has its links still.
+                self.revoke_all(keys, &name, seen);
+                Outcome::Missing
+            }
             Change::Remove { name } => {
                 self.revoke_all(keys, &name, seen);
                 self.write(keys, id, Subject::Entry(name), Content::REMOVED, known);
@@ -174,7 +178,7 @@ impl<'a> Plan<'a> {
             Change::Set { condition: Some(condition), .. } if self.is_newer(current, condition) => Outcome::KeptNewer,
             Change::Set { name, value, expiry_us, .. } => {
                 // Made elsewhere before it was known there that the entry is gone, they must not come to life again.
-                if current.is_some_and(|current| current.clear.kind == Kind::REMOVAL) {
+                if current.is_some_and(|current| !current.is_live(self.now_us)) {
                     self.revoke_all(keys, &name, seen);
                 }
                 let content = Content { kind: Kind::VALUE, value: Some(value), expiry_us };

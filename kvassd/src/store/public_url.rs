@@ -1,6 +1,7 @@
 //! What stands before the path of links: what was set here, or what the remote says of itself.
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::commit::{Committer, Job};
 use super::index;
@@ -50,12 +51,16 @@ impl Store {
         self.ask(|answer| Job::SetPublicUrl { own: Some(own), remote: None, answer })
     }
 
-    /// Notes what the remote says to stand before links; what is no URL counts as none.
+    /// Notes what the remote says to stand before links; what is no URL counts as none, and so does one that a shell
+    /// would not take as it stands.
     ///
     /// # Errors
     /// A full disk or a damaged store.
     pub fn meet_public_url(&self, url: &str) -> Result<(), WriteError> {
-        let remote = parse(url).unwrap_or_default();
+        let remote = parse(url).filter(|url| is_plain(url)).unwrap_or_default();
+        if remote.is_empty() && !url.is_empty() && self.shared.seldom.is_new(url, Instant::now()) {
+            tracing::warn!("the remote's public URL is none, or has characters that a shell could run; it is ignored");
+        }
         if self.public_url_now().remote == remote {
             return Ok(());
         }
@@ -110,6 +115,11 @@ fn parse(text: &str) -> Option<String> {
     }
     let url = format!("{scheme}://{authority}");
     Some(format!("{}{}", without_own_port(&url), path.trim_end_matches('/')))
+}
+
+/// Whether nothing in a URL means something to a shell: links are pasted behind `curl`.
+fn is_plain(url: &str) -> bool {
+    url.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._~%:[]-".contains(&byte))
 }
 
 /// A host, and perhaps a port; an IPv6 address in brackets.
@@ -186,6 +196,16 @@ mod tests {
             &long,
         ] {
             assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_url_that_a_shell_would_run_is_not_plain() {
+        for plain in ["https://a.example:8000/b-c/~d_e%20", "http://[::1]:8000/kv"] {
+            assert!(is_plain(plain), "{plain}");
+        }
+        for byte in "$&'()*;!`|<>\"\\ #?{}".chars() {
+            assert!(!is_plain(&format!("http://a/{byte}")), "{byte}");
         }
     }
 

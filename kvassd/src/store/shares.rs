@@ -74,6 +74,9 @@ pub enum ShareError {
     /// There is no such link here, or its entry has not come yet.
     #[error("there is no such link")]
     Unknown,
+    /// Likewise, but what is here cannot be read, or not all of it is here, so there may be one.
+    #[error(transparent)]
+    Unseen(ReadError),
     /// There was one.
     #[error(transparent)]
     Gone(#[from] Gone),
@@ -210,12 +213,10 @@ impl Store {
         let mut failure = None;
         for _ in 0..TRIES {
             let opened = self.shared.read_index(|index| Ok(open(index, token, self.shared.now_us())));
-            let Some(opened) = opened.map_err(|fault| self.failed(fault))?.map_err(|error| self.explain(error))? else {
-                return Err(self
-                    .shared
-                    .names
-                    .damage()
-                    .map_or(ShareError::Unknown, |what| ReadError::Damaged(what).into()));
+            let opened = opened.map_err(|fault| ShareError::Unseen(self.failed(fault)))?;
+            let Some(opened) = opened.map_err(|error| self.explain(error))? else {
+                let damage = self.shared.names.damage().map(ReadError::Damaged);
+                return Err(damage.map_or(ShareError::Unknown, ShareError::Unseen));
             };
             // The same version failed twice: it did not change under the read.
             if let Some((auth, failed)) = failure.take()
@@ -266,17 +267,20 @@ impl Store {
         self.find(name).ok().flatten().is_some_and(|found| found.clear.has_blob())
     }
 
-    /// Before a removed entry is set again, all links to it must be known: they do not come to life with it.
-    pub(super) fn wait_where_removed(&self, name: &str) -> Result<(), ReadError> {
+    /// Before an entry that was removed or has expired is set again, all links to it must be known: they do not come to
+    /// life with it.
+    pub(super) fn wait_where_gone(&self, name: &str) -> Result<(), ReadError> {
         if self.shared.names.is_whole() {
             return Ok(());
         }
-        let is_removed = |index: &Index| {
+        let now_us = self.shared.now_us();
+        let is_gone = |index: &Index| {
             let Some(keys) = index.account.keys.full() else { return Ok(false) };
             let row = index.record(keys.record_id(name))?.and_then(|row| RecordRow::decode(&row));
-            Ok(row.and_then(|row| row.clear().ok()).is_some_and(|clear| clear.kind == Kind::REMOVAL))
+            let clear = row.and_then(|row| row.clear().ok());
+            Ok(clear.is_some_and(|clear| clear.kind == Kind::REMOVAL || clear.is_expired(now_us)))
         };
-        match self.shared.read_index(is_removed) {
+        match self.shared.read_index(is_gone) {
             Ok(true) => self.shared.names.wait(),
             _ => Ok(()),
         }
@@ -286,7 +290,7 @@ impl Store {
         match error {
             Closed::Gone(gone) => gone.into(),
             Closed::Wrong(what) => ReadError::Value { key: "a link".into(), what: what.into() }.into(),
-            Closed::Fault(fault) => self.failed(fault).into(),
+            Closed::Fault(fault) => ShareError::Unseen(self.failed(fault)),
         }
     }
 

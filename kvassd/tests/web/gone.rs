@@ -2,7 +2,7 @@
 
 use kvassd::accept::UNKNOWN;
 use kvassd::clock::now_us;
-use kvassd::store::ShareOptions;
+use kvassd::store::{Options, ShareOptions, Store};
 
 use crate::site::Site;
 
@@ -43,6 +43,28 @@ fn pages_are_html_for_browsers_and_kept_by_nobody() {
     let text = site.get("/get?q=x");
     assert_eq!((text.status, text.header("cache-control")), (404, "no-store"));
     assert!(text.text().starts_with("There is no such link\n"), "{}", text.text());
+}
+
+#[test]
+fn who_tries_tokens_where_the_store_is_damaged_is_told_to_wait_as_well() {
+    let (directory, link) = {
+        let site = Site::start();
+        let link = site.share("hello", b"world");
+        (site.into_directory(), link)
+    };
+    let db = sled::open(directory.path().join("store/sled")).unwrap();
+    let records = db.tree_names().into_iter().find(|name| name.starts_with(b"records/")).unwrap();
+    let records = db.open_tree(records).unwrap();
+    let id = kvassd::keys::Token::from_text(&link["/get?q=".len()..]).unwrap().locator();
+    assert!(records.remove(id.0).unwrap().is_some());
+    db.flush().unwrap();
+    drop((records, db));
+    let store = Store::open(directory.path(), Options { value_max: 1 << 30, reserve: 0 }, &|_| {}).unwrap();
+    assert!(store.entries("", None, false, 1).is_err(), "the pass is over");
+    let site = Site::serve(directory, store);
+    let answers: Vec<_> = (0..40).map(|_| site.get(&link)).collect();
+    assert!(answers[..UNKNOWN as usize].iter().all(|answer| answer.status == 503));
+    assert_eq!(answers.last().unwrap().status, 429);
 }
 
 #[test]

@@ -71,6 +71,25 @@ fn each_opening_counts_and_after_the_last_it_is_gone() {
     }
 }
 
+/// Browsers fetch what they play once more by a GET, which gets no value.
+#[test]
+fn what_a_browser_would_play_is_saved_instead_so_that_the_read_is_not_lost() {
+    let site = Site::start();
+    let video = bytes(9_000);
+    for (name, value, disposition) in [
+        ("film.mp4", &video[..], "attachment; filename=\"film.mp4\""),
+        ("song.mp3", b"song", "attachment; filename=\"song.mp3\""),
+        ("song", b"OggS\0\x02", "attachment; filename=\"song\""),
+        ("cat.png", b"cat", "inline; filename=\"cat.png\""),
+        ("note.txt", b"note", "inline; filename=\"note.txt\""),
+    ] {
+        let answer = site.ask("POST", &limited(&site, name, value, 1), &[("Content-Length", "0")]);
+        assert_eq!((answer.status, answer.header("content-disposition")), (200, disposition), "{name}");
+        assert!(answer.body == value);
+        assert!(site.get(&site.link(name)).header("content-disposition").starts_with("inline; "), "{name}");
+    }
+}
+
 #[test]
 fn many_at_once_get_exactly_as_many_as_there_are() {
     let site = Site::start();

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 
 use crate::program::Program;
-use crate::site::{ask, connect};
+use crate::site::{ask, bytes, connect, send};
 
 /// A request of HTTP/2 whose path is no path: the token stands where its library complains.
 fn wrong_path(path: &str) -> Vec<u8> {
@@ -40,5 +40,34 @@ fn tokens_and_names_reach_no_log_however_much_is_logged() {
     assert!(log.contains("DEBUG") && log.contains("a connection"), "nothing is logged: {log}");
     for secret in [token, "a name of a key", "/get"] {
         assert!(!log.contains(secret), "{secret} is in the log:\n{log}");
+    }
+}
+
+/// A stranger with a link could fill the log otherwise.
+#[test]
+fn a_value_that_cannot_be_read_is_logged_once_however_often_it_is_asked_for() {
+    let value = bytes(300_000);
+    let program = Program::serving(&[("film.mp4", &value)], &[]);
+    let blob = std::fs::read_dir(program.directory().join("blobs")).unwrap().next().unwrap().unwrap().path();
+    let get = || {
+        let mut wire = connect(program.address);
+        send(&mut wire, "GET", &program.links[0], &[("Connection", "close")]);
+        let mut answer = Vec::new();
+        let _ = wire.read_to_end(&mut answer);
+        answer
+    };
+    let file = std::fs::File::options().write(true).open(&blob).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"damage", 200_000).unwrap();
+    for _ in 0..3 {
+        let answer = get();
+        assert!(answer.starts_with(b"HTTP/1.1 200 ") && answer.len() < value.len());
+    }
+    std::fs::remove_file(&blob).unwrap();
+    for _ in 0..3 {
+        assert!(get().starts_with(b"HTTP/1.1 503 "));
+    }
+    let log = program.ended();
+    for said in ["a value that a link leads to cannot be read on", "a value that a link leads to cannot be read what"] {
+        assert_eq!(log.matches(said).count(), 1, "{said}:\n{log}");
     }
 }

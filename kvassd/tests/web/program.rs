@@ -1,6 +1,7 @@
 //! The program itself, on a store that was made before.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use kvassd::store::{Options, ShareOptions, Store};
 use tempfile::TempDir;
@@ -11,7 +12,7 @@ use crate::site::path;
 /// `kvassd --server`, killed when it is dropped.
 pub(crate) struct Program {
     process: Process,
-    _directory: TempDir,
+    directory: TempDir,
     pub(crate) address: SocketAddr,
     /// The paths of links to the values.
     pub(crate) links: Vec<String>,
@@ -39,7 +40,12 @@ impl Program {
                 break address.split_whitespace().next().unwrap().parse().unwrap();
             }
         };
-        Self { process, _directory: directory, address, links }
+        Self { process, directory, address, links }
+    }
+
+    /// Where the store's files lie.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// The most memory that it has had, in KiB; `None` where the system does not say.

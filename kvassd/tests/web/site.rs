@@ -86,6 +86,13 @@ impl Site {
         self.directory.path()
     }
 
+    /// The directory, once the store is closed.
+    pub(crate) fn into_directory(mut self) -> TempDir {
+        self.stop();
+        self.store.clone().close();
+        std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap())
+    }
+
     pub(crate) fn stop(&mut self) {
         self.stop.cancel();
         if let Some(Err(panic)) = self.serving.take().map(JoinHandle::join)

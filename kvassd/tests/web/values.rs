@@ -28,6 +28,7 @@ fn a_link_gives_the_value_of_its_key_and_says_what_it_is() {
         assert_eq!(answer.header("cache-control"), "private, no-cache");
         assert_eq!(answer.header("x-content-type-options"), "nosniff");
         assert_eq!(answer.header("referrer-policy"), "no-referrer");
+        assert_eq!(answer.header("x-dns-prefetch-control"), "off");
     }
 }
 

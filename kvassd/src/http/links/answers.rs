@@ -44,7 +44,9 @@ impl Found {
         let is_whole = beginning.len() as u64 == linked.size;
         let media = Media::of(&linked.name, &beginning, is_whole);
         let content_type = media.header(&beginning, is_whole);
-        Ok(Self { linked, beginning, content_type, show: media.show() })
+        // Browsers fetch what they play once more by a GET, which would get the page in place of the value.
+        let show = if linked.reads.is_some() && media.is_played() { Show::Save } else { media.show() };
+        Ok(Self { linked, beginning, content_type, show })
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) enum Reason {
     Often(Duration),
     Gone(Gone),
     /// It cannot be read now.
-    Read,
+    Read(Unread),
     /// Too many values are on their way.
     Crowded,
     /// These methods are the ones that are taken.
@@ -30,11 +30,20 @@ pub(super) enum Reason {
     Precondition,
 }
 
+/// Why a value cannot be read.
+pub(super) struct Unread {
+    /// What is wrong, without a name.
+    pub(super) what: String,
+    /// Whether there is a link.
+    is_linked: bool,
+}
+
 impl From<ShareError> for Reason {
     fn from(error: ShareError) -> Self {
         match error {
             ShareError::Unknown => Self::Unknown,
             ShareError::Gone(gone) => Self::Gone(gone),
+            ShareError::Unseen(error) => Self::Read(Unread { what: without_name(&error), is_linked: false }),
             ShareError::Read(error) => error.into(),
         }
     }
@@ -42,17 +51,18 @@ impl From<ShareError> for Reason {
 
 impl From<ReadError> for Reason {
     fn from(error: ReadError) -> Self {
-        tracing::warn!(what = without_name(&error), "a value that a link leads to cannot be read");
-        Self::Read
+        Self::Read(Unread { what: without_name(&error), is_linked: true })
     }
 }
 
 impl Reason {
     /// The same, where the one who asks has not asked for too much that is not there.
     pub(super) fn counted(self, request: &Parts) -> Self {
-        let Self::Unknown = self else { return self };
+        if !matches!(self, Self::Unknown | Self::Read(Unread { is_linked: false, .. })) {
+            return self;
+        }
         let wait = request.extensions.get::<Client>().and_then(Client::note_unknown);
-        wait.map_or(Self::Unknown, Self::Often)
+        wait.map_or(self, Self::Often)
     }
 
     /// The answer to a request with these headers.
@@ -60,7 +70,7 @@ impl Reason {
         let mut answer = self.page().answer(headers);
         let said = answer.headers_mut();
         match self {
-            Self::Read | Self::Crowded => said.insert(RETRY_AFTER, const { HeaderValue::from_static("30") }),
+            Self::Read(_) | Self::Crowded => said.insert(RETRY_AFTER, const { HeaderValue::from_static("30") }),
             Self::Often(wait) => said.insert(RETRY_AFTER, wait.as_secs().max(1).into()),
             Self::Method(methods) => said.insert(ALLOW, HeaderValue::from_static(methods)),
             Self::Range(size) => {
@@ -85,7 +95,7 @@ impl Reason {
                 Page::new(StatusCode::TOO_MANY_REQUESTS, "Too many links that are not there", "Wait a little.")
             }
             Self::Gone(gone) => Page::new(StatusCode::GONE, title(gone), ""),
-            Self::Read => Page::new(unavailable, "The value cannot be read at the moment", "Try again later."),
+            Self::Read(_) => Page::new(unavailable, "The value cannot be read at the moment", "Try again later."),
             Self::Crowded => Page::new(unavailable, "Too many values are on their way", "Try again in a while."),
             Self::Method(_) => Page::new(StatusCode::METHOD_NOT_ALLOWED, "A link is only read", ""),
             Self::Range(_) => Page::new(StatusCode::RANGE_NOT_SATISFIABLE, "The value has no such part", ""),
