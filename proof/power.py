@@ -1,43 +1,21 @@
 """See power.sh."""
 
-import os
 import random
-import subprocess
 import sys
 import time
 
+from disk import MOUNT, cut, make, mount, remove, unmount
 from load import Load
-from programs import WORK, Store, fail, finish, wait_until
+from programs import Store, fail, finish
 
-IMAGE, MOUNT = WORK + "/image", WORK + "/disk"
 rounds = int(sys.argv[1])
 chance = random.Random()
 totals = {"acknowledged": 0, "unanswered": 0, "lost": 0, "checked": 0}
 
 
-def do(*command):
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-
-
-def mount(system):
-    options = "loop,nouuid" if system == "xfs" else "loop"
-    do("mount", "-t", system, "-o", options, IMAGE, MOUNT)
-
-
-def unmount():
-    def unmounted():
-        return subprocess.run(["umount", MOUNT], stderr=subprocess.DEVNULL).returncode == 0
-
-    if not wait_until(unmounted, 10):
-        raise SystemExit("power: the file system cannot be unmounted")
-
-
 def cuts(system, mode, count):
     """Makes one store and cuts its power `count` times."""
-    with open(IMAGE, "wb") as image:
-        image.truncate(512 * 1024 * 1024)
-    do("mkfs." + system, "-q", "-F" if system == "ext4" else "-f", IMAGE)
-    mount(system)
+    make(system)
     store = Store(MOUNT + "/db")
     load = Load(store, mode, keys=8, seed=chance.random())
     store.run("status", expect=0)
@@ -46,7 +24,7 @@ def cuts(system, mode, count):
         before = load.figures["acknowledged"]
         load.start()
         time.sleep(chance.uniform(0.2, 1.5))
-        do("xfs_io", "-x", "-c", "shutdown", MOUNT)
+        cut()
         load.stop()
         store.kill_all()
         unmount()
@@ -59,13 +37,11 @@ def cuts(system, mode, count):
             break
         load.verify(when)
     store.kill_all()
-    unmount()
-    os.unlink(IMAGE)
+    remove()
     for figure in totals:
         totals[figure] += load.figures[figure]
 
 
-os.mkdir(MOUNT)
 groups = [(system, mode) for mode in ("mixed", "small", "large") for system in ("ext4", "xfs")]
 for index, (system, mode) in enumerate(groups):
     share = rounds // len(groups) + (index < rounds % len(groups))

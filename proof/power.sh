@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Power cuts under load, by shutting down a loop-mounted file system: no acknowledged write is lost.
 # Usage: proof/power.sh [ROUNDS], 30 by default, shared out over ext4 and xfs with small, large and mixed values. As root.
+#        proof/power.sh sync [ROUNDS], 10 by default: a server, three times in each first sync of a device.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 PATH=$PATH:/usr/sbin:/sbin
 [ "$(id -u)" = 0 ] || skip 'needs root, to mount a file system and cut it off'
@@ -17,4 +18,7 @@ mount -o loop "$KVASS_WORK/probe" "$KVASS_WORK/probed" 2>/dev/null || skip 'loop
 umount "$KVASS_WORK/probed"
 rm "$KVASS_WORK/probe"
 
-prove "${1:-30}"
+case ${1:-} in
+sync) proof_name=power-sync && prove "${2:-10}" ;;
+*) prove "${1:-30}" ;;
+esac
