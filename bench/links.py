@@ -9,9 +9,9 @@ import statistics
 import subprocess
 import sys
 
-from programs import WORK, fail, memory, wait_until
+from programs import WORK, fail, free_port, memory, wait_until
 from table import alone, print_table, rate, say, skipped
-from website import Site, free_port
+from website import Site
 
 MB = 1_000_000
 size, rounds, seconds = int(sys.argv[1]) * MB, int(sys.argv[2]), int(sys.argv[3])

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 
-from programs import WORK, Store, fail, finish, wait_until
-from web import Nginx, certify, documented, free_port, listen
+from programs import WORK, Store, fail, finish, free_port, wait_until
+from web import Nginx, certify, documented, listen
 
 mib = int(sys.argv[1])
 chance = random.Random()

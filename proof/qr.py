@@ -1,13 +1,11 @@
 """See qr.sh."""
 
-import ctypes
 import os
-import signal
 import struct
 import subprocess
 import time
 
-from programs import KVASS, WORK, Store, fail, finish
+from programs import KVASS, WORK, Store, ends_with_this, fail, finish
 
 PATIENCE = 30
 BASE = "https://kvass.example.org/from/a/long/path"
@@ -34,11 +32,6 @@ def grey(name, width, lines):
     with open(path, "wb") as file:
         file.write(b"P5 %d %d 255\n" % (width, len(lines)) + b"".join(lines))
     return path
-
-
-def ends_with_this():
-    """Makes the kernel end a child with this process, however that ends."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 class Screen:

@@ -6,13 +6,12 @@ import plistlib
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
 
 from manager import KVASSD, Ear, Manager
-from programs import WORK, Store, fail, finish, wait_until
+from programs import WORK, Store, fail, finish, free_port, wait_until
 
 HOME = os.environ["KVASS_HOME"]
 CONFINED = os.environ.get("KVASS_CONFINED")
@@ -124,11 +123,6 @@ def confined(calls, name):
     with open(path, "w") as file:
         file.write("\n".join(sorted(calls)))
     return [CONFINED, path, KVASSD]
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
 
 
 def serve(command, store, *arguments, **environment):

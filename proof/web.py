@@ -1,13 +1,12 @@
 """nginx with TLS, by a certificate of an authority made here, for the proofs that need a real web server."""
 
-import ctypes
 import os
 import re
 import signal
 import socket
 import subprocess
 
-from programs import WORK, fail, finish, wait_until
+from programs import WORK, ends_with_this, fail, finish, wait_until
 
 
 def openssl(*arguments):
@@ -23,12 +22,6 @@ def certify():
     openssl("req", *curve, "-keyout", "site.key", "-out", "site.csr", "-subj", "/CN=localhost")
     signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names", "-days", "2")
     openssl("x509", "-req", "-in", "site.csr", *signed, "-out", "site.pem")
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def documented(page):
@@ -49,11 +42,6 @@ def listen(port):
     if version >= (1, 25, 1):
         return f"listen 127.0.0.1:{port} ssl; http2 on;"
     return f"listen 127.0.0.1:{port} ssl http2;"
-
-
-def ends_with_this():
-    """Makes the kernel end a child with this process, however that ends."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 class Nginx:

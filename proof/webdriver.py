@@ -10,8 +10,7 @@ import urllib.error
 import urllib.request
 import zlib
 
-from programs import WORK, fail, wait_until
-from website import free_port
+from programs import WORK, fail, free_port, wait_until
 
 # No window, no updates, nothing in the background; as root there is no sandbox of the system to be had.
 SWITCHES = [

@@ -2,16 +2,9 @@
 
 import json
 import os
-import socket
 import subprocess
 
 from programs import WORK, Store, fail, wait_until
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 class Site:

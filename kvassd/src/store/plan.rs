@@ -34,11 +34,10 @@ pub(crate) enum Change {
     Remove {
         name: String,
     },
-    /// Makes a link; with `reuse` only where the entry has no plain one. It comes alone.
+    /// Makes a link; a plain one only where the entry has none. It comes alone.
     Share {
         label: Label,
         expiry_us: u64,
-        reuse: bool,
     },
     Revoke {
         label: Label,
@@ -185,8 +184,8 @@ impl<'a> Plan<'a> {
                 self.write(keys, id, Subject::Entry(name), content, known);
                 Outcome::Stored
             }
-            Change::Share { label, expiry_us, reuse } => {
-                return self.share(keys, label, (expiry_us, reuse), known, seen);
+            Change::Share { label, expiry_us } => {
+                return self.share(keys, label, expiry_us, known, seen);
             }
             Change::Revoke { label } => self.revoke(keys, label, seen),
         })

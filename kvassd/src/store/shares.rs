@@ -143,14 +143,15 @@ impl Store {
         let ShareOptions { expiry_us, reads, pin } = options;
         let token = Token::random(&self.shared.surroundings.random)?;
         let label = Label { name: name.to_owned(), token, reads, pin };
-        let reuse = label.is_plain(expiry_us);
         loop {
-            if reuse && let Some(link) = self.shared.labels.plain(name) {
+            if label.is_plain(expiry_us)
+                && let Some(link) = self.shared.labels.plain(name)
+            {
                 // Of a removed entry none is left, but of one that has expired.
                 let is_there = self.read(name)?.is_some();
                 return Ok(is_there.then(|| self.listed(link)));
             }
-            let change = Write::Share { label: label.clone(), expiry_us, reuse };
+            let change = Write::Share { label: label.clone(), expiry_us };
             match self.submit(vec![change])?.first() {
                 Some(Outcome::Stored) => {
                     let made = self.shared.labels.of(name).into_iter().find(|link| link.label.token == label.token);

@@ -10,19 +10,19 @@ use crate::store::row::RecordRow;
 use crate::value::ContentKey;
 
 impl Plan<'_> {
-    /// Makes a link to an entry that is `target`.
+    /// Makes a link to an entry that is `target`; a plain one only where the entry has none.
     pub(super) fn share(
         &mut self,
         keys: &Keys,
         label: Label,
-        (expiry_us, reuse): (u64, bool),
+        expiry_us: u64,
         target: Known,
         seen: &Seen,
     ) -> Result<Outcome, WriteError> {
         let Some(target) = target.current.filter(|target| target.is_live(self.now_us)) else {
             return Ok(Outcome::Missing);
         };
-        if reuse && self.has_plain(&label.name) {
+        if label.is_plain(expiry_us) && self.has_plain(&label.name) {
             return Ok(Outcome::Unchanged);
         }
         let grant = self.grant(keys, &label, &target.clear)?.seal(&label.token, keys.account());
