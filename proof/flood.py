@@ -19,6 +19,7 @@ if hard < connections + 1000:
     print(f"only {connections} connections: descriptors are limited to {hard}", flush=True)
 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 MAY_GROW = 64 << 10
+DEVICES = 2
 
 
 def serve(store, **streams):
@@ -93,7 +94,10 @@ def flood():
     if not wait_until(lambda: recorder.heard, 10):
         fail("nothing was recorded")
     account = recorder.heard[recorder.heard.index(b"k\x01\x01") + 3 :][:16]
-    before, devices = memory(process.pid, "RssAnon"), open_connections(address[1])
+    # The session that was recorded ends when its device goes to another address, and not in the same moment.
+    if not wait_until(lambda: open_connections(address[1]) == DEVICES, 10):
+        fail(f"{open_connections(address[1])} connections before the flood, not those of the {DEVICES} devices")
+    before = memory(process.pid, "RssAnon")
     watcher = Watcher(process.pid)
     strangers = Strangers(address, openings(account, recorder.heard), connections, mib << 20)
     began, rounds, slowest = time.monotonic(), 0, 0.0
@@ -108,8 +112,8 @@ def flood():
         slowest = max(slowest, time.monotonic() - start)
     took = time.monotonic() - began
     held = strangers.count()
-    if not wait_until(lambda: open_connections(address[1]) == devices, 20):
-        fail(f"{open_connections(address[1])} connections are left, not those of the {devices} devices")
+    if not wait_until(lambda: open_connections(address[1]) == DEVICES, 20):
+        fail(f"{open_connections(address[1])} connections are left, not those of the {DEVICES} devices")
     start = time.monotonic()
     pair(later, key, address[1])
     later.run("sync", "--timeout", "20s", expect=0)
