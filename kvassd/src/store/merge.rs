@@ -363,12 +363,16 @@ impl Committer {
             return Err(WriteError::Refused("the key or the id of this store changed meanwhile".into()));
         }
         let mut plan = Plan::new(index, &shared, self.state, self.tally);
-        let mut merged = Merged::default();
+        let (mut merged, mut files) = (Merged::default(), Vec::new());
         for arrival in arrivals {
             let hash = arrival.clear.value_hash;
+            let file = arrival.clear.has_blob().then_some(hash);
             match plan.merge(arrival, from.via(), |clear| has_blob(&shared.layout, clear))? {
-                Merging::Stored => merged.stored += 1,
-                Merging::Older => {}
+                Merging::Stored => {
+                    merged.stored += 1;
+                    files.extend(file);
+                }
+                Merging::Older => files.extend(file),
                 Merging::Lacking => merged.lacking.push(hash),
             }
         }
@@ -379,6 +383,8 @@ impl Committer {
             if let Some(held) = held {
                 shared.change_peers(|peers| peers.hold(from.store, held));
             }
+            drop(guard);
+            self.sweep(files);
             return Ok(merged);
         }
         let (mut changes, planned) = plan.finish();
@@ -395,6 +401,8 @@ impl Committer {
             held.into_iter().for_each(|held| peers.hold(from.store, held));
             peers.saved(&saved);
         });
+        // The value of one that was replaced while it was on its way has come for nothing.
+        self.sweep(files);
         Ok(merged)
     }
 
