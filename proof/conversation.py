@@ -3,8 +3,10 @@
 import struct
 
 # By their numbers in proto/kvass/v1/local.proto.
-REQUESTS = {10: "set", 13: "remove", 18: "set_key", 19: "set_pid", 22: "set_remote"}
-DONE = {3: "stored", 5: "removed", 10: "config", 14: "remote_set"}
+REQUESTS = {
+    10: "set", 13: "remove", 18: "set_key", 19: "set_pid", 24: "make_share", 26: "revoke_shares", 27: "set_public_url",
+}
+DONE = {3: "stored", 5: "removed", 10: "config", 17: "shares", 18: "revoked"}
 ERROR = 2
 MESSAGE, DATA = 0, 1
 
@@ -38,10 +40,15 @@ def fields(message):
 
 
 class Request:
-    """Something that a client wants to be changed."""
+    """Something that a client wants to be changed.
 
-    def __init__(self, name, body, call):
-        self.name, self.begin = name, call.start
+    `begin` is where its first bytes came, `received` where its message was whole.
+    """
+
+    def __init__(self, name, body, first, last):
+        self.name, self.begin, self.received = name, first.start, last.end
+        # Whether the value follows in frames of its own.
+        self.is_long = False
         self.keys = [value.decode() for number, value in body if number == 1] if name in ("set", "remove") else []
         # The beginning of the value that is to be stored, or the key that is to be in force where the client knows it.
         self.value = next((value for number, value in body if number == (2 if name == "set" else 1)), None)
@@ -77,13 +84,15 @@ class Conversations:
         self.connections, self.requests = {}, []
 
     def begin(self, call):
-        """The first line of a call: what it sends counts as said, and what it closes is closed."""
+        """The first line of a call: what it sends counts as said, and what it closes is closed. Returns the request that
+        it answers, if it does."""
         if call.name == "close":
             self.connections.pop(call.number(0), None)
         elif call.name in ("sendto", "write", "writev", "sendmsg"):
             connection = self.connections.get(call.number(0))
             if connection:
-                self.send(connection, call)
+                return self.send(connection, call)
+        return None
 
     def end(self, call):
         if call.name in ("accept4", "accept") and call.succeeded:
@@ -99,13 +108,13 @@ class Conversations:
         connection.first = connection.first or call
         for kind, payload in connection.incoming.add(call.bytes(1)):
             request = connection.request
-            if kind == DATA and request and request.value is None:
-                request.value = payload[:200]
+            if kind == DATA and request and not request.is_long:
+                request.value, request.is_long = payload[:200], True
             if kind != MESSAGE or request:
                 continue
             for number, value in fields(payload):
                 if number in REQUESTS:
-                    connection.request = Request(REQUESTS[number], list(fields(value)), connection.first)
+                    connection.request = Request(REQUESTS[number], list(fields(value)), connection.first, call)
                     self.requests.append(connection.request)
 
     def send(self, connection, call):
@@ -115,3 +124,5 @@ class Conversations:
                 number, said = next(fields(payload))
                 if number in DONE or number == ERROR:
                     request.answer, request.said, request.done = call, list(fields(said)), number in DONE
+                    return request
+        return None

@@ -92,20 +92,14 @@ class Run:
             first += 1
             os.unlink(path)
         self.conversations = Conversations()
-        for place, call, is_end in self.steps():
+        for call, is_end in strace.steps(self.calls):
             (self.conversations.end if is_end else self.conversations.begin)(call)
-
-    def steps(self):
-        """The first and last lines of all calls, in the order of the trace."""
-        found = [(call.start, 0, call) for call in self.calls]
-        found += [(call.end, 1, call) for call in self.calls if call.result is not None]
-        for place, is_end, call in sorted(found, key=lambda step: step[:2]):
-            yield place, call, bool(is_end)
 
     def replay(self, system):
         """Follows the run; yields after each line, with the calls that are under way then."""
         under_way, ends = {}, list(self.ends)
-        for place, call, is_end in self.steps():
+        for call, is_end in strace.steps(self.calls):
+            place = call.end if is_end else call.start
             while ends and place > ends[0][0]:
                 self.died(system, under_way, *ends.pop(0))
                 under_way = {}

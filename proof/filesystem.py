@@ -78,8 +78,14 @@ class Write(Change):
     def apply(self, of):
         of(self.node).write(self.at, self.data)
 
-    def is_in(self, real, system):
-        return self.data == _read(real, system.path_of(self.node))[self.at : self.at + len(self.data)]
+    def done(self, real, system):
+        there = _read(real, system.path_of(self.node))[self.at : self.at + len(self.data)]
+        return Write(self.call, self.node, self.at, there) if self.data.startswith(there) else self._begun(there)
+
+    def _begun(self, there):
+        """A write that stopped on its way."""
+        alike = next(at for at, byte in enumerate(there) if byte != self.data[at])
+        return Write(self.call, self.node, self.at, self.data[:alike])
 
     def parts(self, block):
         parts, at, end = [], self.at, self.at + len(self.data)
@@ -105,8 +111,11 @@ class Length(Change):
             del content.data[self.size :]
             content.size = self.size
 
-    def is_in(self, real, system):
-        return self.size == len(_read(real, system.path_of(self.node)))
+    def done(self, real, system):
+        size = len(_read(real, system.path_of(self.node)))
+        if self.grows and self.node.now.size < size < self.size:
+            return Length(self.call, self.node, size, grows=True)
+        return self if size == self.size else None
 
 
 class Name(Change):
@@ -122,9 +131,10 @@ class Name(Change):
         if self.come:
             of(self.come[0])[self.come[1]] = self.node
 
-    def is_in(self, real, system):
-        directory, name = self.come or self.gone
-        return os.path.lexists(os.path.join(real, system.path_of(directory), name)) == bool(self.come)
+    def done(self, real, system):
+        directory, name = self.gone or self.come
+        is_there = os.path.lexists(os.path.join(real, system.path_of(directory), name))
+        return self if is_there != bool(self.gone) else None
 
 
 def _read(real, path):
@@ -208,12 +218,13 @@ class FileSystem:
                 yield os.path.join(path, name), node
 
     def settle(self, calls, real):
-        """Calls that a kill cut short were done or not; the directory as the kill left it tells."""
+        """Calls that a kill cut short were done, or not, or in part; the directory as the kill left it tells."""
         for call in calls:
             for change in self.changes(call):
-                if change.is_in(real, self):
-                    change.apply(_now)
-                    self.pending.append(change)
+                done = change.done(real, self)
+                if done:
+                    done.apply(_now)
+                    self.pending.append(done)
 
     def differences(self, real):
         """Where a real directory is not what this model believes it to be."""
@@ -334,6 +345,14 @@ class FileSystem:
             raise Unknown(call)
         return self.written(call, target.node, target.offset, source.node.now.read(source.offset, call.result))
 
+    def _sendfile(self, call):
+        target = self.described(call.number(0))
+        if target:
+            raise Unknown(call)
+        return []
+
+    _splice = _sendfile
+
     def _ftruncate(self, call):
         node = self.node(call.number(0))
         return [Length(call, node, call.number(1), grows=False)] if node else []
@@ -376,7 +395,7 @@ class FileSystem:
         raise Unknown(call)
 
     _open = _creat = _pwritev = _pwritev2 = _truncate = _link = _linkat = _symlink = _symlinkat = _refuse
-    _splice = _sendfile = _io_uring_setup = _refuse
+    _io_uring_setup = _refuse
 
     def _mmap(self, call):
         shared = re.search(r"PROT_WRITE", call.argument(2)) and re.search(r"MAP_SHARED", call.argument(3))

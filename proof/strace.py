@@ -102,6 +102,14 @@ def read(path, first=0):
     return calls
 
 
+def steps(calls):
+    """The first and last lines of calls in the order of the trace, each with whether it is the last."""
+    found = [(call.start, False, call) for call in calls]
+    found += [(call.end, True, call) for call in calls if call.result is not None]
+    for _, is_end, call in sorted(found, key=lambda step: step[:2]):
+        yield call, is_end
+
+
 class Traced:
     """A daemon of that store in the foreground, every call of which goes to a file.
 
