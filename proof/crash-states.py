@@ -1,6 +1,6 @@
 """See crash-states.sh; filesystem.py says what a disk may hold after a power cut.
 
-Six runs are recorded, each with a store of its own. A state is a moment of a run and a choice of the changes that were
+Runs are recorded, each with a store of its own. A state is a moment of a run and a choice of the changes that were
 not certain then: none, all, all but one, one, those up to some change, or each by chance. In every state the daemon must
 start, hold each acknowledged write or one that came later, show no other bytes, and find nothing wrong.
 
@@ -24,10 +24,13 @@ from programs import WORK, Store, fail, finish
 BLOCK, SECTOR = 4096, 512
 DENIED = 6
 
+# How many values of 4,000 bytes are stored and removed to make an index outgrow its content.
+REWRITES = 32_000
+
 # Ways to choose; those from 5 on choose by chance.
 WAYS = 8
 
-wanted = int(sys.argv[1])
+wanted, chosen = int(sys.argv[1]), [name.replace("-", "_") for name in sys.argv[2:]]
 seed = os.environ.get("SEED") or str(random.SystemRandom().randrange(1 << 32))
 chance = random.Random(seed)
 
@@ -40,8 +43,19 @@ class Run:
         os.mkdir(self.root)
         self.store, self.lives, self.traced, self.number = Store(self.root + "/db"), [], None, 0
         self.lock, self.calls, self.focus = threading.Lock(), [], 0
+        # What the store was before the first life that was recorded, and which writes it held.
+        self.before, self.held = None, {}
 
     # Recording.
+
+    def adopt(self):
+        """Ends a daemon that was not recorded; what it left is on the disk."""
+        self.store.stop()
+        self.before = self.root + ".before"
+        self.copy(self.before)
+
+    def copy(self, to):
+        shutil.copytree(self.root, to, ignore=lambda where, names: [name for name in names if ".sock" in name])
 
     def start(self):
         self.traced = strace.Traced(self.store, f"{self.root}.{len(self.lives)}")
@@ -50,7 +64,7 @@ class Run:
         """Ends the daemon, and keeps what its directory looks like."""
         self.traced.end(kill)
         after = f"{self.root}.after-{len(self.lives)}"
-        shutil.copytree(self.root, after, ignore=lambda where, names: [name for name in names if ".sock" in name])
+        self.copy(after)
         self.lives.append((self.traced.path, after))
 
     def set(self, key):
@@ -94,6 +108,12 @@ class Run:
         self.conversations = Conversations()
         for call, is_end in strace.steps(self.calls):
             (self.conversations.end if is_end else self.conversations.begin)(call)
+
+    def system(self, ignored=lambda path: False):
+        system = FileSystem(self.root, ignored)
+        if self.before:
+            system.adopt(self.before)
+        return system
 
     def replay(self, system):
         """Follows the run; yields after each line, with the calls that are under way then."""
@@ -180,7 +200,30 @@ def start_after_a_kill(run):
     run.end()
 
 
+def rewrite(run):
+    """A start that finds an index that has outgrown its content by far."""
+    records = run.root + ".jsonl"
+    with open(records, "w", encoding="ascii") as file:
+        for number in range(REWRITES):
+            file.write(json.dumps({"key": f"big/{number}", "value": f"{number}".ljust(4000, ".")}) + "\n")
+    run.store.run("import", records, expect=0, patience=900)
+    os.unlink(records)
+    run.store.run("rm", "-f", "--prefix", "big/", expect=0)
+    for number in range(1, 6):
+        key = f"load/small/x/{number}"
+        run.set(key)
+        run.held[key] = number
+    size = os.path.getsize(run.store.directory + "/store/sled/db")
+    run.adopt()
+    run.start()
+    if os.path.getsize(run.store.directory + "/store/sled/db") > size / 2:
+        fail(f"the index was not rewritten: it had {size} bytes")
+    run.write(["small"], 3)[0].join()
+    run.end()
+
+
 RUNS = (first_start, short_values, large_values, removals, change_of_key, start_after_a_kill)
+LONG_RUNS = (rewrite,)
 
 
 def record(work):
@@ -199,7 +242,7 @@ class Expected:
     """What a store must hold at a moment: for each key the writes that may be seen, and the keys that may be in force."""
 
     def __init__(self, run, place):
-        self.keys, self.in_force = {}, None
+        self.keys, self.in_force = {key: [number] for key, number in run.held.items()}, None
         for request in run.conversations.requests:
             if request.begin >= place or (request.answer and not request.done):
                 continue
@@ -271,13 +314,14 @@ def choose(parts, way):
 class States:
     """Builds states of a run, and starts the daemon on each."""
 
-    def __init__(self):
+    def __init__(self, keep=None):
+        self.keep = keep
         self.opened, self.lost, self.uncertain, self.seen = 0, 0, 0, set()
 
     def examine(self, run, count, ignored=lambda path: False, ways=range(WAYS)):
         """Opens `count` different states, as far as the run has them. Returns the texts of what is wrong."""
         moments = self.moments(run, count)
-        system, wrong = FileSystem(run.root, ignored), []
+        system, wrong = run.system(ignored), []
         for place, under_way in run.replay(system):
             if place not in moments:
                 continue
@@ -296,7 +340,7 @@ class States:
     def moments(self, run, count):
         """Places in the trace, and how many states each gives: many just after an answer, most where files change."""
         answers = [request.answer.start for request in run.conversations.requests if request.answer]
-        system, changing = FileSystem(run.root), []
+        system, changing = run.system(), []
         for place, under_way in run.replay(system):
             if place >= run.focus and (system.pending or under_way):
                 changing.append(place)
@@ -316,12 +360,12 @@ class States:
             if mark in self.seen:
                 return None
             self.seen.add(mark)
-            if os.environ.get("KEEP"):
+            if self.keep:
                 shutil.copytree(path, path + ".kept")
             self.opened += 1
             wrong = [f"{at}: {text}" for text in self.judge(Store(path + "/db"), expected)]
-            if wrong and os.environ.get("KEEP"):
-                shutil.copytree(path + ".kept", f"{os.environ['KEEP']}/{self.opened}")
+            if wrong and self.keep:
+                shutil.copytree(path + ".kept", f"{self.keep}/{self.opened}")
             return wrong
         finally:
             shutil.rmtree(path)
@@ -356,16 +400,18 @@ def digest(path):
     return hash(tuple(parts))
 
 
-states, told, control = States(), [], None
-for number, work in enumerate(RUNS):
+states, told, control = States(os.environ.get("KEEP")), [], None
+runs = [work for work in RUNS + LONG_RUNS if work.__name__ in chosen] if chosen else RUNS
+for number, work in enumerate(runs):
     run = record(work)
     before = states.opened
-    for text in states.examine(run, wanted // len(RUNS) + (number < wanted % len(RUNS))):
+    for text in states.examine(run, wanted // len(runs) + (number < wanted % len(runs))):
         fail(f"seed {seed}: {text}")
     told.append(f"{states.opened - before} {run.name}")
     if work is short_values:
         control = run
 denied = States()
+control = control or record(short_values)
 control.focus = sorted(request.answer.start for request in control.conversations.requests if request.answer)[5]
 noticed = len(denied.examine(control, DENIED, lambda path: path and path.endswith("/db"), ways=(0, 5, 6, 7)))
 if not noticed:

@@ -170,6 +170,21 @@ class FileSystem:
         self.root, self.top, self.ignored = os.path.normpath(root), Node(True), ignored
         self.open, self.pending, self.begun = {}, [], {}
 
+    def adopt(self, real):
+        """Takes over a directory that is as the disk certainly has it."""
+        self._adopt(self.top, real)
+
+    def _adopt(self, directory, real):
+        for entry in os.scandir(real):
+            node = Node(entry.is_dir())
+            if node.is_directory:
+                self._adopt(node, entry.path)
+            else:
+                with open(entry.path, "rb") as file:
+                    data = file.read()
+                node.now, node.sure = Content(data, len(data)), Content(data, len(data))
+            directory.now[entry.name] = directory.sure[entry.name] = node
+
     def restart(self):
         """The process has ended; the machine has not."""
         self.open = {}
