@@ -11,6 +11,7 @@ use kvass_proto::paths;
 
 use crate::error::Error;
 use crate::foreign;
+use crate::shell;
 
 /// A data directory and the socket of its daemon, both absolute.
 #[derive(Debug)]
@@ -69,7 +70,7 @@ impl Place {
                 default.directory.display(),
                 other.display()
             ))
-            .hint(format!("name the one you mean: kvass --db {} …", other.display()))),
+            .hint(format!("name the one you mean: kvass --db {} …", shell::word(&other.to_string_lossy())))),
         }
     }
 
