@@ -11,7 +11,7 @@ import time
 import urllib.request
 
 from manager import KVASSD, Ear, Manager
-from programs import WORK, Store, fail, finish, free_port, wait_until
+from programs import WORK, Store, fail, finish, free_port, memory, wait_until
 
 HOME = os.environ["KVASS_HOME"]
 CONFINED = os.environ.get("KVASS_CONFINED")
@@ -57,6 +57,8 @@ def units_are_right():
         with open(f"{directory}/{name}", "w") as file:
             file.write(unit(name).replace("/usr/bin/kvassd", KVASSD))
     for name in UNITS:
+        if name.endswith(".service") and "\nMemorySwapMax=0\n" not in unit(name):
+            fail(f"{name} may be swapped out")
         mode = ("--system",) if "server" in name else ("--user",)
         ended = verify(directory, name, *mode)
         if ended.returncode != 0:
@@ -168,6 +170,8 @@ def filters_leave_room():
             filters = re.search(r"^Seccomp_filters:\s*(\d+)", file.read(), re.M)
         if filters and int(filters[1]) < 3:
             fail(f"the filter of {name} is not on the daemon")
+        if memory(process.pid, "VmLck") == 0:
+            fail(f"the filter of {name} does not let keys be locked in memory")
     live(device, server, port)
     for store, process in ((device, running), (server, serving)):
         store.stop()
