@@ -170,10 +170,10 @@ def filters_leave_room():
             filters = re.search(r"^Seccomp_filters:\s*(\d+)", file.read(), re.M)
         if filters and int(filters[1]) < 3:
             fail(f"the filter of {name} is not on the daemon")
-        if memory(process.pid, "VmLck") == 0:
-            fail(f"the filter of {name} does not let keys be locked in memory")
     live(device, server, port)
     for store, process in ((device, running), (server, serving)):
+        if memory(process.pid, "VmLck") == 0:
+            fail("a daemon under its filter has not locked its keys in memory")
         store.stop()
         if process.wait(60) != 0:
             fail(f"a daemon under its filter ended with {process.returncode}: {words(store)}")
