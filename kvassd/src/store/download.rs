@@ -289,10 +289,7 @@ impl Download {
     }
 
     fn failed(&self, error: io::Error) -> WriteError {
-        match error.kind() {
-            io::ErrorKind::StorageFull => self.space.full(),
-            _ => WriteError::Io { what: "write a value that another store sends", source: error },
-        }
+        cannot_write(&self.space, error)
     }
 }
 
@@ -302,6 +299,13 @@ impl Drop for Download {
         if let Err(error) = self.write_gathered() {
             tracing::debug!(%error, "a part of a value is asked for again");
         }
+    }
+}
+
+fn cannot_write(space: &Space, error: io::Error) -> WriteError {
+    match error.kind() {
+        io::ErrorKind::StorageFull => space.full(),
+        _ => WriteError::Io { what: "write a value that another store sends", source: error },
     }
 }
 
@@ -354,7 +358,7 @@ impl Store {
         space.check(length, Purpose::Store)?;
         let path = layout.blobs().join(encode_hex(&hash.0) + DOWN);
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let failed = |source| WriteError::Io { what: "write a value that another store sends", source };
+        let failed = |error| cannot_write(&space, error);
         let file = open.map_err(failed)?;
         let is_new = file.metadata().map_err(failed)?.len() != length;
         file.set_len(length).map_err(failed)?;
@@ -364,7 +368,7 @@ impl Store {
         let mut download =
             Download { layout, space, file, path, hash, sealed, list, position, gathered, unsynced, sync, _turn: turn };
         if !is_new {
-            download.resume().map_err(failed)?;
+            download.resume().map_err(|error| download.failed(error))?;
         }
         Ok(Some(download))
     }
