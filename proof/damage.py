@@ -9,7 +9,7 @@ import sys
 import time
 
 from machines import Machine, Server
-from places import Hit, copy_store, exported, files_of
+from places import Hit, copy_store, exported, files_of, is_never_written
 from programs import WORK, Store, fail, finish, wait_until
 from proxy import Network, Proxy
 
@@ -322,45 +322,48 @@ def follow(what):
         connection.close()
 
 
-def some(*names):
-    """A file by its path, or one of a directory."""
-    return lambda files: chance.choice([path for path in files if any(path.startswith(name) for name in names)])
-
-
-def is_blob(path):
-    return path.startswith("blobs/") and "." not in path
+def one(path):
+    """The file at a path."""
+    return lambda files: path
 
 
 def blob(files):
-    return chance.choice([path for path in files if is_blob(path)])
+    return chance.choice([path for path in files if is_never_written(path) and path != "ballast"])
 
 
-index, witness, conf, key = some("store/sled/db"), some("store/witness"), some("store/sled/conf"), some("key")
-down = lambda files: chance.choice([path for path in files if path.endswith(".down")])
-rest = lambda files: chance.choice([p for p in files if p in ("ballast", "lock", "kvassd.log") or p.startswith("store/sled/snap")])
+def half(files):
+    return next(path for path in files if path.endswith(".down"))
 
-# What is hit, and where: name, file, whether at the end of what is in it, and where it is.
+
+def other(files):
+    return chance.choice([path for path in files if path in ("ballast", "lock", "kvassd.log") or "/snap." in path])
+
+
+index, witness = one("store/sled/db"), one("store/witness")
+DEVICE, LIVE, FULL, BLIND = (device_place, False), (device_place, True), (server_place, False), (server_place, True)
+
+# What is hit: its name, which file, whether at the end of what is in it, and where it is.
 KINDS = [
-    ("index", (index, False), lambda w, p: device_place(w, p, False)),
-    ("index's tail", (index, True), lambda w, p: device_place(w, p, False)),
-    ("index's settings", (conf, False), lambda w, p: device_place(w, p, False)),
-    ("witness", (witness, False), lambda w, p: device_place(w, p, False)),
-    ("large value", (blob, False), lambda w, p: device_place(w, p, False)),
-    ("half a large value", (down, False), lambda w, p: device_place(w, p, False)),
-    ("key", (key, False), lambda w, p: device_place(w, p, False)),
-    ("other file", (rest, False), lambda w, p: device_place(w, p, False)),
-    ("large value of a running daemon", (blob, False), lambda w, p: device_place(w, p, True)),
-    ("index of a running daemon", (index, True), lambda w, p: device_place(w, p, True)),
-    ("witness of a running daemon", (witness, False), lambda w, p: device_place(w, p, True)),
-    ("key of a running daemon", (key, False), lambda w, p: device_place(w, p, True)),
-    ("full server's index", (index, True), lambda w, p: server_place(w, p, False)),
-    ("full server's witness", (witness, False), lambda w, p: server_place(w, p, False)),
-    ("full server's large value", (blob, False), lambda w, p: server_place(w, p, False)),
-    ("full server's key", (key, False), lambda w, p: server_place(w, p, False)),
-    ("blind server's index", (index, True), lambda w, p: server_place(w, p, True)),
-    ("blind server's witness", (witness, False), lambda w, p: server_place(w, p, True)),
-    ("blind server's large value", (blob, False), lambda w, p: server_place(w, p, True)),
-    ("blind server's key", (key, False), lambda w, p: server_place(w, p, True)),
+    ("index", index, False, DEVICE),
+    ("index's tail", index, True, DEVICE),
+    ("index's settings", one("store/sled/conf"), False, DEVICE),
+    ("witness", witness, False, DEVICE),
+    ("large value", blob, False, DEVICE),
+    ("half a large value", half, False, DEVICE),
+    ("key", one("key"), False, DEVICE),
+    ("other file", other, False, DEVICE),
+    ("large value of a running daemon", blob, False, LIVE),
+    ("index of a running daemon", index, True, LIVE),
+    ("witness of a running daemon", witness, False, LIVE),
+    ("key of a running daemon", one("key"), False, LIVE),
+    ("full server's index", index, True, FULL),
+    ("full server's witness", witness, False, FULL),
+    ("full server's large value", blob, False, FULL),
+    ("full server's key", one("key"), False, FULL),
+    ("blind server's index", index, True, BLIND),
+    ("blind server's witness", witness, False, BLIND),
+    ("blind server's large value", blob, False, BLIND),
+    ("blind server's key", one("key"), False, BLIND),
 ]
 only = os.environ.get("ONLY")
 kinds = [kind for kind in KINDS if not only or only in kind[0]]
@@ -372,10 +375,14 @@ copy_store(WORK + "/whole-full", full.directory)
 full.begin()
 device_key = full.run("config", "show", expect=0).out.split(b"\n")[0].split()[-1]
 began = time.monotonic()
+limit = float(os.environ.get("LIMIT", "inf"))
 for number in range(places):
-    name, pick, place = kinds[number % len(kinds)]
+    if time.monotonic() - began > limit:
+        places = number
+        break
+    name, choose, at_end, (place, how) = kinds[number % len(kinds)]
     way.target = full.port
-    outcome = place(f"place {number} (SEED={seed}), {name}", pick)
+    outcome = place(f"place {number} (SEED={seed}), {name}", (choose, at_end), how)
     counts[name] = counts.get(name, 0) + 1
     outcomes[outcome] = outcomes.get(outcome, 0) + 1
     for left in os.listdir(WORK):
@@ -394,6 +401,6 @@ finish(
     f"{places} places, {each[0]} to {each[-1]} for each of {len(counts)} kinds of files and stores: "
     f"{outcomes.get('refused', 0)} refused in words, {outcomes.get('in part', 0)} served without values, "
     f"{outcomes.get('whole', 0)} served whole, {outcomes.get('wrong', 0)} served wrong; {figures['mended']} key files mended, "
-    f"{figures['links']} links followed; of {len(back)} repairs of a device {sum(share == 1 for share in back)} brought all "
+    f"{figures['links']} links followed, the remote lost with the index {figures['forgotten']} times; of {len(back)} repairs of a device {sum(share == 1 for share in back)} brought all "
     f"back alone, and with the server all of them did",
 )
