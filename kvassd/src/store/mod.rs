@@ -34,6 +34,7 @@ mod remote;
 mod repair;
 mod rewrite;
 mod row;
+mod settings;
 mod shares;
 mod space;
 mod subject;
@@ -81,6 +82,7 @@ use names::Names;
 use pass::Turns;
 use peers::Peers;
 use plan::Change as Write;
+use settings::Settings;
 use space::Space;
 
 /// How many jobs may wait for the committer; who comes later waits to be let in.
@@ -257,6 +259,11 @@ impl Shared {
 
     fn pid(&self) -> u32 {
         self.pid.load(Ordering::Relaxed)
+    }
+
+    fn settings(&self) -> Settings {
+        let (remote, public_url) = (self.remote.borrow().clone(), self.public_url.borrow().own.clone());
+        Settings { pid: self.pid(), remote, public_url }
     }
 
     fn set_pid(&self, pid: u32) {
