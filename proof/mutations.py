@@ -8,7 +8,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +18,9 @@ SOURCE = HERE.parent
 
 # How long one mutation may take before it counts as hanging, in seconds.
 PATIENCE = 1_800
+
+# Worlds that are lived before the boundaries of a session.
+FEW = 30
 
 SWITCH = '''//! Which wrong line is in force.
 use std::sync::LazyLock;
@@ -79,20 +81,26 @@ def mutated(all_of_them):
     return {file: mutate((SOURCE / file).read_text(), chosen) for file, chosen in files.items()}
 
 
+def write(path, content):
+    """Writes a file, unless that is what it has: what did not change is not built again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_file() or path.read_bytes() != content:
+        path.write_bytes(content)
+
+
 def copy(to, texts):
     """Copies the tree, and mutates it."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=SOURCE, check=True, capture_output=True
     )
+    library = "kvassd/src/lib.rs"
+    texts = texts | {library: texts.get(library, (SOURCE / library).read_text()) + "\nmod mutation;\n"}
+    texts["kvassd/src/mutation.rs"] = SWITCH
     for name in filter(None, listed.stdout.decode().split("\0")):
-        if (SOURCE / name).is_file():
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(SOURCE / name, to / name)
-    for file, text in texts.items():
-        (to / file).write_text(text)
-    (to / "kvassd/src/mutation.rs").write_text(SWITCH)
-    with open(to / "kvassd/src/lib.rs", "a") as library:
-        library.write("\nmod mutation;\n")
+        if name not in texts and (SOURCE / name).is_file():
+            write(to / name, (SOURCE / name).read_bytes())
+    for name, text in texts.items():
+        write(to / name, text.encode())
 
 
 def build(tree, target):
@@ -107,9 +115,14 @@ def build(tree, target):
     raise SystemExit("mutations: no program was built")
 
 
-def lives(program, number, test, seeds):
+def lives(program, number, test, first, seeds):
     """Lives worlds with a mutation in force. `None` where all were well, else what was wrong."""
-    environment = os.environ | {"KVASS_MUTATION": str(number), "KVASS_SEEDS": str(seeds), "KVASS_STOP": "1"}
+    environment = os.environ | {
+        "KVASS_MUTATION": str(number),
+        "KVASS_FIRST_SEED": str(first),
+        "KVASS_SEEDS": str(seeds),
+        "KVASS_STOP": "1",
+    }
     try:
         run = subprocess.run([program, test, "--exact"], env=environment, capture_output=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
@@ -124,13 +137,13 @@ def lives(program, number, test, seeds):
 
 def look(program, number, seeds):
     """What notices a mutation; `None`: nothing does."""
-    few = min(seeds, 100)
-    for test, count in [
-        ("worlds_converge", few),
-        ("a_session_may_be_cut_behind_each_of_its_frames", seeds),
-        ("worlds_converge", seeds),
+    few = min(seeds, FEW)
+    for test, first, count in [
+        ("worlds_converge", 0, few),
+        ("a_session_may_be_cut_behind_each_of_its_frames", 0, seeds),
+        ("worlds_converge", few, seeds - few),
     ]:
-        noticed = lives(program, number, test, count)
+        noticed = lives(program, number, test, first, count)
         if noticed:
             return noticed
     return None
@@ -142,9 +155,9 @@ def main(arguments):
     if arguments == ["check"]:
         print(f"mutations: ok: {len(all_of_them)} mutations apply")
         return 0
-    work, seeds = pathlib.Path(os.environ["KVASS_WORK"]), int(os.environ.get("KVASS_SEEDS", "300"))
+    work, seeds = pathlib.Path(os.environ["KVASS_WORK"]).resolve(), int(os.environ.get("KVASS_SEEDS", "300"))
     copy(work / "tree", texts)
-    program = build(work / "tree", os.environ.get("KVASS_TARGET", work / "target"))
+    program = build(work / "tree", work / "target")
     chosen = [int(number) for number in arguments] or range(1, len(all_of_them) + 1)
     begun = time.monotonic()
     unmutated = look(program, 0, seeds)

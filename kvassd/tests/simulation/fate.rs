@@ -22,6 +22,11 @@ pub fn live(seed: u64, print: bool) -> (Trace, f64) {
     for device in 1..=3 + world.chance.below(4) {
         world.add(&format!("device{device}"), None);
     }
+    for at in 0..world.machines.len() {
+        if world.chance.one_in(4) {
+            slow_down(&mut world, at);
+        }
+    }
     let ticks = 500 + world.chance.below(3_000);
     let rest = 10 + world.chance.below(60);
     while world.ticks < ticks {
@@ -49,6 +54,7 @@ pub fn end(world: &mut World) {
 
 /// Does something to a machine.
 fn befall(world: &mut World) {
+    free_disks(world);
     let at = world.chance.index(world.machines.len());
     let device = world.a_device();
     let what = world.chance.below(100);
@@ -60,11 +66,11 @@ fn befall(world: &mut World) {
     }
     let is_blind = world.is_blind && at == 0;
     match what {
-        0..49 if is_blind => open_link(world, at),
-        0..42 => write(world, at),
-        42..47 => share(world, at),
-        47..49 => revoke(world, at),
-        49..57 => open_link(world, at),
+        0..48 if is_blind => open_link(world, at),
+        0..38 => write(world, at),
+        38..46 => share(world, at),
+        46..48 => revoke(world, at),
+        48..57 => open_link(world, at),
         57..60 => look(world, at, is_blind),
         74 => slow_down(world, at),
         75 => fill_disk(world, at),
@@ -191,6 +197,16 @@ fn fill_disk(world: &mut World, at: usize) {
     world.machines[at].free.store(free, Relaxed);
 }
 
+/// Full disks do not stay so for long.
+fn free_disks(world: &mut World) {
+    for at in 0..world.machines.len() {
+        if world.machines[at].free.load(Relaxed) < PLENTY && world.chance.one_in(8) {
+            world.note(at, "has space again");
+            world.machines[at].free.store(PLENTY, Relaxed);
+        }
+    }
+}
+
 /// Cuts or kills a machine behind one of the next frames.
 fn cut_behind(world: &mut World, at: usize) {
     let direction = if world.chance.one_in(2) { Direction::In } else { Direction::Out };
@@ -201,12 +217,13 @@ fn cut_behind(world: &mut World, at: usize) {
 
 /// Does something to a device's way to the server.
 fn disturb(world: &mut World, device: usize) {
-    match world.chance.below(10) {
+    match world.chance.below(12) {
         0..3 => {
             world.note(device, "is cut");
             world.machines[device].scissors.cut();
         }
         3 => world.new_latency(device),
+        10.. if world.is_up(device) && !world.machines[device].trap.is_sprung() => cut_behind(world, device),
         number => {
             let way = match number {
                 _ if world.ways[device] != Way::Open => Way::Open,
