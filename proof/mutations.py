@@ -107,7 +107,10 @@ def build(tree, target):
     """Builds the simulation, and returns its program."""
     command = ["cargo", "test", "--locked", "-p", "kvassd", "--test", "simulation", "--no-run", "--message-format=json"]
     environment = os.environ | {"CARGO_TARGET_DIR": str(target)}
-    built = subprocess.run(command, cwd=tree, env=environment, stdout=subprocess.PIPE, check=True)
+    built = subprocess.run(command, cwd=tree, env=environment, capture_output=True)
+    if built.returncode != 0:
+        sys.stderr.write(built.stderr.decode(errors="replace"))
+        raise SystemExit("mutations: FAILED: the copy does not build")
     for line in built.stdout.splitlines():
         message = json.loads(line)
         if message.get("executable") and message["target"]["name"] == "simulation":

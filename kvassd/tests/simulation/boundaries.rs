@@ -1,5 +1,5 @@
 //! One session that is cut behind each of its frames: once for each frame, in either direction, at either end, with the
-//! connection gone or the machine killed, before a full server and a blind one.
+//! connection gone, the machine killed, or the device put back to an older copy, before a full server and a blind one.
 
 use kvassd::store::ShareOptions;
 
@@ -22,6 +22,8 @@ pub struct Case {
     /// Where the frames are counted: at the server, or at the device.
     at: usize,
     boundary: Boundary,
+    /// Whether the device is put back to what it was before its last write.
+    puts_back: bool,
     is_blind: bool,
 }
 
@@ -32,8 +34,12 @@ pub fn cases() -> Vec<Case> {
         for (at, passed) in frames(is_blind) {
             for (direction, count) in [Direction::In, Direction::Out].into_iter().zip(passed) {
                 for frames in 1..=count {
-                    let boundaries = [Fate::Cut, Fate::Killed].map(|fate| Boundary { direction, frames, fate });
-                    cases.extend(boundaries.map(|boundary| Case { at, boundary, is_blind }));
+                    let fates = [(Fate::Cut, false), (Fate::Killed, false), (Fate::Cut, true)];
+                    let fates = fates.into_iter().filter(|(_, puts_back)| at == DEVICE || !puts_back);
+                    cases.extend(fates.map(|(fate, puts_back)| {
+                        let boundary = Boundary { direction, frames, fate };
+                        Case { at, boundary, puts_back, is_blind }
+                    }));
                 }
             }
         }
@@ -62,7 +68,10 @@ pub fn live(case: Case, print: bool) -> (Trace, f64) {
     while world.machines[case.at].scissors.is_set() && world.ticks < end {
         world.step();
     }
-    change(&mut world);
+    if case.puts_back {
+        world.put_back(DEVICE, Some(0));
+    }
+    change(&mut world, case.boundary.frames % 2 == 0);
     fate::end(&mut world);
     let seconds = world.seconds();
     (world.trace, seconds)
@@ -72,7 +81,7 @@ pub fn live(case: Case, print: bool) -> (Trace, f64) {
 fn begin(is_blind: bool, print: bool) -> World {
     let mut world = World::new(1, print, is_blind);
     world.add("device1", None);
-    write(&mut world, OTHER, &[(0, 100), (1, 5_000), (2, 100_000), (3, 10)]);
+    write(&mut world, OTHER, &[(0, 100), (1, 5_000), (2, 400_000), (3, 10)]);
     world.write(OTHER, 3, None);
     world.share(OTHER, 0, ShareOptions::default());
     world.share(OTHER, 2, ShareOptions { reads: 2, ..ShareOptions::default() });
@@ -83,15 +92,17 @@ fn begin(is_blind: bool, print: bool) -> World {
 /// A device comes that has other values, some of them of the same names, and somebody waits for one of them.
 fn join(world: &mut World) {
     world.add("device2", None);
-    write(world, DEVICE, &[(1, 3), (2, 50_000), (3, 4_096), (4, 200_000), (5, 0)]);
+    write(world, DEVICE, &[(1, 3), (3, 4_096), (4, 200_000), (5, 0)]);
     world.share(DEVICE, 4, ShareOptions::default());
+    world.back_up(DEVICE);
     let version = world.write(DEVICE, 5, Some(Content { seed: 9, size: 9 })).unwrap();
     world.wait_for_held(DEVICE, 5, version);
+    world.wait_for_taken(DEVICE);
 }
 
-/// What happens right behind the cut.
-fn change(world: &mut World) {
-    if world.is_up(DEVICE) && !world.machines[DEVICE].trap.is_sprung() {
+/// What happens right behind the cut. What was on its way is replaced, or goes on its way again.
+fn change(world: &mut World, replaces: bool) {
+    if replaces && world.is_up(DEVICE) && !world.machines[DEVICE].trap.is_sprung() {
         write(world, DEVICE, &[(2, 40_000)]);
         world.write(DEVICE, 4, None);
     }

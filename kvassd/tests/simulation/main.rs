@@ -34,8 +34,8 @@ use trace::Trace;
 /// Worlds of a normal run.
 const SEEDS: u64 = 100;
 
-/// Of so many boundaries of a session a normal run looks at one: an odd number, so that it meets both fates.
-const SOME: usize = 9;
+/// Of so many boundaries of a session a normal run looks at one. They go by twos and threes, so that it meets all kinds.
+const SOME: usize = 11;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|number| number.parse().unwrap())

@@ -35,6 +35,12 @@ impl World {
         }
     }
 
+    /// Waits until the device holds what the server has now.
+    pub fn wait_for_taken(&mut self, at: usize) {
+        let here = self.state(0);
+        self.wait(at, Goal::Taken, State::new(), here);
+    }
+
     fn wait(&mut self, at: usize, goal: Goal, there: State, here: State) {
         let remote = self.machines[at].life.as_ref().and_then(|life| life.remote.clone());
         let Some(remote) = remote.filter(|_| !self.is_replaced) else { return };
