@@ -14,7 +14,7 @@ use files::copy;
 use kvassd::clock::Clock;
 use kvassd::keys::{EncryptionKey, Key};
 use kvassd::random::Random;
-use kvassd::store::{Condition, OpenError, Options, Outcome, ReadError, Store, Surroundings, WriteError, repair};
+use kvassd::store::{Condition, Disk, OpenError, Options, Outcome, ReadError, Store, Surroundings, WriteError, repair};
 use tempfile::TempDir;
 
 const OPTIONS: Options = Options { value_max: 64 << 20, reserve: 0 };
@@ -675,7 +675,7 @@ fn surroundings(threads: bool) -> Surroundings {
         to.copy_from_slice(&bytes(drawn.fetch_add(1, Ordering::Relaxed), to.len()));
         Ok(())
     });
-    Surroundings { clock: Clock::new(|| 1_700_000_000_000_000), random, threads }
+    Surroundings { clock: Clock::new(|| 1_700_000_000_000_000), random, threads, disk: Disk::system() }
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub use remote::Waiting;
 pub use repair::{Repaired, repair};
 pub use shares::{Gone, Linked, Reads, Share, ShareError, ShareOptions};
 pub use space::RESERVE_MIN;
-pub use surroundings::Surroundings;
+pub use surroundings::{Disk, Surroundings};
 pub use value_reader::ValueReader;
 pub use value_writer::{NewValue, ValueWriter};
 
@@ -308,7 +308,7 @@ impl Store {
         doing: &dyn Fn(&str),
     ) -> Result<Self, OpenError> {
         let layout = Layout::new(directory);
-        let space = Space::new(layout.clone(), options.reserve);
+        let space = Space::new(layout.clone(), options.reserve, surroundings.disk.clone());
         doing("opening the store");
         let opened = open::open(&layout, &space, &surroundings.random, doing)?;
         let account = opened.index.account.keys.account();

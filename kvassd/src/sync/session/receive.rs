@@ -221,7 +221,8 @@ impl Receiver {
         &mut self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, SessionError> {
-        let mut called = pin!(call(work));
+        let store = self.store.clone();
+        let mut called = pin!(call(&store, work));
         loop {
             tokio::select! {
                 biased;
