@@ -11,6 +11,7 @@ use kvass_proto::paths;
 use listenfd::ListenFd;
 
 use crate::config::Config;
+use crate::failpoint::reached;
 
 mod directory;
 mod holder;
@@ -158,7 +159,9 @@ fn bind(path: &Path) -> Result<(UnixListener, Bound), SocketError> {
         let listener = UnixListener::bind(&new)?;
         std::fs::set_permissions(&new, PermissionsExt::from_mode(0o600))?;
         let identity = identity(&new)?;
+        reached("socket.bound");
         std::fs::rename(&new, path)?;
+        reached("socket.placed");
         Ok((listener, Bound { path: path.into(), identity }))
     };
     bind().map_err(|source| SocketError::Bind { path: path.into(), source })

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use kvass_proto::paths;
 
+use crate::failpoint::reached;
 use crate::keys;
 use crate::record::ValueHash;
 
@@ -140,7 +141,10 @@ pub(crate) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     remove_file(&temporary)?;
     let mut file = create_file(&temporary)?;
     file.write_all(content)?;
+    reached("file.written");
     file.sync_all()?;
+    reached("file.synced");
     fs::rename(&temporary, path)?;
+    reached("file.renamed");
     sync_directory(parent)
 }

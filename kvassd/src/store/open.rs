@@ -14,6 +14,7 @@ use super::row::{State, Tally};
 use super::space::Space;
 use super::witness::{Mark, Witness};
 use super::{OpenError, PublicUrl, Seq, key_file, pass, rewrite, space};
+use crate::failpoint::reached;
 use crate::keys::{AccountId, EncryptionKey, Key};
 use crate::random::Random;
 use crate::record::ValueHash;
@@ -96,6 +97,7 @@ fn open_checked(layout: &Layout) -> Result<(Index, Key, Mark, Witness), OpenErro
             .map_err(OpenError::io("make", &layout.blobs()))?;
     }
     keep_log(&paths).map_err(OpenError::io("open", &paths.db()))?;
+    reached("open.kept");
     let opened = match open_index(&paths, &keys, &mark) {
         Err(Trouble::Fault(Fault::Other(first))) => match retry_without_snapshots(layout, &keys, &mark)? {
             Some(opened) => Ok(opened),
@@ -103,7 +105,9 @@ fn open_checked(layout: &Layout) -> Result<(Index, Key, Mark, Witness), OpenErro
         },
         other => other.map_err(|trouble| trouble.into_error(layout)),
     };
+    reached("open.opened");
     layout::remove_file(&paths.db_before()).map_err(OpenError::io("remove", &paths.db_before()))?;
+    reached("open.cleared");
     let (index, key) = opened?;
     Ok((index, key, mark, witness))
 }
@@ -123,6 +127,7 @@ fn keep_log(paths: &StorePaths) -> std::io::Result<()> {
     let copied = layout::remove_file(&part)
         .and_then(|()| layout::create_file(&part))
         .and_then(|mut part| std::io::copy(&mut log, &mut part))
+        .inspect(|_| reached("open.copied"))
         .and_then(|_| fs::rename(&part, &to));
     if let Err(error) = copied {
         tracing::warn!(%error, "the index is opened without a copy of its log");
@@ -249,12 +254,15 @@ pub(crate) fn replace_store(layout: &Layout) -> std::io::Result<()> {
     let sync = || layout::sync_directory(layout.root());
     layout::remove_directory(&layout.store_old())?;
     fs::rename(layout.store_new().0, layout.store_next().0)?;
+    reached("replace.next");
     sync()?;
     fs::rename(layout.store().0, layout.store_old())?;
+    reached("replace.old");
     sync()?;
     fs::rename(layout.store_next().0, layout.store().0)?;
+    reached("replace.placed");
     sync()?;
-    layout::remove_directory(&layout.store_old())
+    layout::remove_directory(&layout.store_old()).inspect(|()| reached("replace.cleared"))
 }
 
 /// Finishes or undoes what a crash interrupted.
@@ -311,9 +319,11 @@ fn finish(layout: &Layout, index: Index, key: Key, witness: Witness, run: [u8; 1
         index.make_durable()
     });
     written.map_err(failed)?;
+    reached("open.run");
     witness
         .write(index::mark(run, state, account, &tally))
         .map_err(OpenError::io("write", &layout.store().witness()))?;
+    reached("open.witnessed");
     let pid = index::guarded(|| Ok(index.meta.get(meta::PID)?)).map_err(failed)?;
     let pid = pid.and_then(|row| <[u8; 4]>::try_from(&row[..]).ok()).map(u32::from_be_bytes);
     let pid = pid.ok_or_else(|| failed(Fault::Other("its index names no process id".into())))?;

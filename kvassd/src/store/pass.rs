@@ -12,6 +12,7 @@ use super::plan::Version;
 use super::row;
 use super::value_reader::blob_length;
 use super::{Jobs, Shared, download, merge, value_writer};
+use crate::failpoint::reached;
 use crate::keys::decode_hex;
 use crate::record::{Clear, Kind, RecordId, ValueHash};
 
@@ -179,6 +180,7 @@ pub(crate) fn list_files(layout: &super::layout::Layout) -> std::io::Result<Vec<
         let mut hash = [0; 32];
         if name.ends_with(value_writer::PART) || (name.ends_with(download::DOWN) && download::is_forgotten(&file)) {
             super::layout::remove_file(&file.path())?;
+            reached("part.removed");
         } else if decode_hex(&name, &mut hash) {
             files.push(ValueHash(hash));
         }

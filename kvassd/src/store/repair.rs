@@ -22,6 +22,7 @@ use super::subject::Subject;
 use super::witness::Witness;
 use super::{OpenError, Seq, check, key_file, open};
 use crate::clock::now_us;
+use crate::failpoint::reached;
 use crate::keys::{Access, Key, decode_hex};
 use crate::random::Random;
 use crate::record::{Clear, Kind, Record, RecordId, ValueHash};
@@ -67,6 +68,7 @@ pub fn repair(directory: &Path, report: &mut dyn FnMut(&str)) -> Result<Repaired
     let kept = salvage.choose(&layout);
     report(&format!("{} entries can be kept", kept.entries));
     build(&layout, &salvage, &kept, keys[0].1.clone(), pid)?;
+    reached("repair.built");
     let aside = move_aside(&layout, &kept).map_err(OpenError::io("move the damaged store aside in", directory))?;
     key_file::write(&layout.key(), &[&keys[0].0]).map_err(OpenError::io("write", &layout.key()))?;
     Ok(Repaired { kept: kept.entries, lost: kept.lost, aside })
@@ -317,13 +319,17 @@ fn move_aside(layout: &Layout, kept: &Kept) -> io::Result<PathBuf> {
     layout::make_directory(&aside)?;
     layout::make_directory(&aside.join("blobs"))?;
     fs::copy(layout.key(), aside.join(paths::KEY))?;
+    reached("repair.aside");
     fs::rename(layout.store_new().0, layout.store_next().0)?;
+    reached("repair.next");
     layout::sync_directory(layout.root())?;
     if layout.store().0.exists() {
         fs::rename(layout.store().0, aside.join(paths::STORE))?;
+        reached("repair.moved");
         layout::sync_directory(layout.root())?;
     }
     fs::rename(layout.store_next().0, layout.store().0)?;
+    reached("repair.placed");
     layout::sync_directory(layout.root())?;
     let needed: std::collections::HashSet<_> = kept
         .versions
@@ -337,6 +343,7 @@ fn move_aside(layout: &Layout, kept: &Kept) -> io::Result<PathBuf> {
         let is_needed = decode_hex(&file.file_name().to_string_lossy(), &mut hash) && needed.contains(&ValueHash(hash));
         if !is_needed {
             fs::rename(file.path(), aside.join("blobs").join(file.file_name()))?;
+            reached("repair.blob");
         }
     }
     layout::sync_directory(&aside)?;
