@@ -121,11 +121,11 @@ fn keep_log(paths: &StorePaths) -> std::io::Result<()> {
     let mut log = fs::File::options().read(true).write(true).open(paths.db())?;
     let (to, part) = (paths.db_before(), paths.0.join("db.part"));
     let length = log.metadata()?.len();
+    layout::remove_file(&part)?;
     if to.exists() || length > COPY_MAX || space::available(&paths.0)? < length + space::RESERVE_MIN {
         return Ok(());
     }
-    let copied = layout::remove_file(&part)
-        .and_then(|()| layout::create_file(&part))
+    let copied = layout::create_file(&part)
         .and_then(|mut part| std::io::copy(&mut log, &mut part))
         .inspect(|_| reached("open.copied"))
         .and_then(|_| fs::rename(&part, &to));
@@ -268,6 +268,9 @@ pub(crate) fn replace_store(layout: &Layout) -> std::io::Result<()> {
 /// Finishes or undoes what a crash interrupted.
 pub(crate) fn settle_directories(layout: &Layout) -> std::io::Result<()> {
     let (store, next) = (layout.store().0, layout.store_next().0);
+    // They hold keys, among them such as were never put in force.
+    layout::remove_unfinished(&layout.key())?;
+    layout::remove_unfinished(&layout.key_new())?;
     if !store.exists() && next.exists() {
         fs::rename(&next, &store)?;
         layout::sync_directory(layout.root())?;
@@ -275,7 +278,9 @@ pub(crate) fn settle_directories(layout: &Layout) -> std::io::Result<()> {
     if store.exists() {
         layout::remove_directory(&next)?;
         layout::remove_directory(&layout.store_old())?;
-        if layout.key_new().exists() && !layout.key().exists() {
+        if layout.key().exists() {
+            layout::remove_file(&layout.key_new())?;
+        } else if layout.key_new().exists() {
             fs::rename(layout.key_new(), layout.key())?;
             layout::sync_directory(layout.root())?;
         }
