@@ -43,13 +43,13 @@ class Mortal:
 
     def serves(self):
         """Returns once it has the directory, or is dead."""
-        if not wait_until(lambda: self.is_dead() or self.store.daemon() == self.process.pid, 30):
+        if not wait_until(lambda: self.is_dead() or self.store.daemon() == self.process.pid, 60):
             fail(f"{self}: it did not start")
 
     def dies(self):
         """Waits until it is dead, and sees that it died at its point: nobody else sends it this signal."""
         try:
-            code = self.process.wait(60)
+            code = self.process.wait(120)
         except subprocess.TimeoutExpired:
             code = None
             self.process.kill()
@@ -105,7 +105,7 @@ def whole(store, values, when):
     ended = store.run("doctor")
     if ended.code != 0:
         fail(f"{when}: `doctor` finds {ended.out.decode()} {ended.words()}")
-    if not wait_until(lambda: not litter(store, values), 20):
+    if not wait_until(lambda: not litter(store, values), 60):
         fail(f"{when}: left in the data directory: {litter(store, values)}")
 
 
