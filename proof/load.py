@@ -47,6 +47,8 @@ def _vast(source):
 SIZES = {
     "small": [_small],
     "large": [_large, _huge],
+    "edge": [_edge],
+    "long": [_large],
     "mixed": [_small, _small, _small, _edge, _large, _huge],
     # More than is written before a first sync on the way.
     "vast": [_vast],

@@ -304,6 +304,7 @@ impl Committer {
                 file.keep();
             }
             self.shared.note(&step.subject, &step.new.clear);
+            self.sweep(self.shared.downloads.stored(id));
             if let Some(hash) = step.old.and_then(|old| plan::replaced_blob(&old, &step.new)) {
                 self.remove_blob(hash);
             }
@@ -418,8 +419,8 @@ impl Committer {
         Ok(())
     }
 
-    /// Removes files to which nothing refers.
-    fn sweep(&self, files: Vec<ValueHash>) {
+    /// Removes those of these files to which nothing refers.
+    pub(crate) fn sweep(&self, files: Vec<ValueHash>) {
         for hash in files {
             let known = self.shared.read_index(|index| Ok(index.account.trees.blobs.contains_key(hash.0)?));
             if matches!(known, Ok(false)) {

@@ -68,9 +68,15 @@ impl From<io::Error> for Fault {
         match error.kind() {
             io::ErrorKind::StorageFull => Self::Full,
             io::ErrorKind::Other if nested() => Self::Full,
-            _ => Self::Other(format!("the index cannot be read or written: {error}")),
+            _ => Self::Other(format!("the index cannot be read or written: {}", system_words(&error.to_string()))),
         }
     }
+}
+
+/// What the system said, out of how Rust shows it: sled keeps a fault of its log as that text.
+fn system_words(text: &str) -> &str {
+    let inner = text.split_once("message: \"").and_then(|(_, rest)| rest.split_once('"'));
+    inner.map_or(text, |(words, _)| words)
 }
 
 /// Runs what may panic inside sled, and turns a panic into a fault.
@@ -336,4 +342,24 @@ pub(crate) fn write_progress(batch: &mut Batch, state: State, account: AccountId
 /// What the witness has to say after a commit.
 pub(crate) fn mark(run: [u8; 16], state: State, account: AccountId, tally: &Tally) -> Mark {
     Mark { run, commit: state.commit, account, digest: tally.digest }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_of_a_broken_disk_is_told_in_its_words_alone() {
+        let system = io::Error::from_raw_os_error(nix::libc::EIO);
+        // So sled keeps a fault of its log for all who come after it.
+        let kept = io::Error::other(format!("{system:?}"));
+        for error in [system, kept] {
+            let told = Fault::from(error).to_string();
+            assert!(told.starts_with("the index cannot be read or written: Input/output error"), "{told}");
+        }
+        let full = io::Error::other(format!("{:?}", io::Error::from_raw_os_error(nix::libc::ENOSPC)));
+        assert!(matches!(Fault::from(full), Fault::Full));
+        let other = io::Error::other("something else");
+        assert!(Fault::from(other).to_string().ends_with(": something else"));
+    }
 }

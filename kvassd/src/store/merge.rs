@@ -364,12 +364,16 @@ impl Committer {
             return Err(WriteError::Refused("the key or the id of this store changed meanwhile".into()));
         }
         let mut plan = Plan::new(index, &shared, self.state, self.tally);
-        let mut merged = Merged::default();
+        let (mut merged, mut files) = (Merged::default(), Vec::new());
         for arrival in arrivals {
             let hash = arrival.clear.value_hash;
+            let file = arrival.clear.has_blob().then_some(hash);
             match plan.merge(arrival, from.via(), |clear| has_blob(&shared.layout, clear))? {
-                Merging::Stored => merged.stored += 1,
-                Merging::Older => {}
+                Merging::Stored => {
+                    merged.stored += 1;
+                    files.extend(file);
+                }
+                Merging::Older => files.extend(file),
                 Merging::Lacking => merged.lacking.push(hash),
             }
         }
@@ -381,6 +385,8 @@ impl Committer {
                 shared.change_peers(|peers| peers.hold(from.store, held));
                 reached("merge.held");
             }
+            drop(guard);
+            self.sweep(files);
             return Ok(merged);
         }
         reached("merge.planned");
@@ -399,6 +405,8 @@ impl Committer {
             peers.saved(&saved);
         });
         reached("merge.landed");
+        // The value of one that was replaced while it was on its way has come for nothing.
+        self.sweep(files);
         Ok(merged)
     }
 

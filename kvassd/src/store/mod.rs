@@ -13,6 +13,7 @@ mod commit;
 mod create;
 mod differ;
 mod download;
+mod downloads;
 mod error;
 mod index;
 mod jobs;
@@ -71,7 +72,7 @@ use crate::keys::{AccountId, EncryptionKey, Key};
 use crate::logs::Seldom;
 use crate::record::ValueHash;
 use commit::{Answer, Committer, Job};
-use download::Downloads;
+use downloads::Downloads;
 use index::{Fault, Index};
 use jobs::{Jobs, spawn};
 use labels::Labels;
@@ -305,6 +306,7 @@ impl Store {
         let opened = open::open(&layout, &space, &surroundings.random, doing)?;
         let account = opened.index.account.keys.account();
         let (jobs, queue) = sync_channel(JOBS);
+        let blobs = layout.blobs();
         let shared = Arc::new(Shared {
             layout,
             options,
@@ -318,7 +320,7 @@ impl Store {
             run: RunId(opened.run),
             peers: Mutex::new(opened.peers),
             peers_changed: watch::Sender::new(()),
-            downloads: Downloads::default(),
+            downloads: Downloads::new(&blobs, opened.files.begun),
             remote: watch::Sender::new(opened.remote),
             public_url: watch::Sender::new(opened.public_url),
             seldom: Seldom::default(),
@@ -337,7 +339,7 @@ impl Store {
             forked_us: None,
             next: None,
         };
-        Self::start(shared, jobs, committer, opened.files)
+        Self::start(shared, jobs, committer, opened.files.whole)
     }
 
     /// Starts committer and pass; without threads, the pass is over when this returns.

@@ -17,7 +17,6 @@ use super::{OpenError, PublicUrl, Seq, key_file, pass, rewrite, space};
 use crate::failpoint::reached;
 use crate::keys::{AccountId, EncryptionKey, Key};
 use crate::random::Random;
-use crate::record::ValueHash;
 
 /// The greatest log of sled that is copied before it is opened, in bytes: about 25 ms of a start.
 const COPY_MAX: u64 = 64 << 20;
@@ -35,7 +34,7 @@ pub(crate) struct Opened {
     pub(crate) remote: String,
     pub(crate) public_url: PublicUrl,
     /// Files under `blobs/`.
-    pub(crate) files: Vec<ValueHash>,
+    pub(crate) files: pass::Files,
 }
 
 /// Opens the store of a data directory, or makes one where there never was any.

@@ -171,6 +171,7 @@ impl Committer {
         if let Err(fault) = self.shared.read_index(Index::drop_other_accounts) {
             tracing::warn!(%fault, "what belongs to the old key stays until the next start");
         }
+        self.sweep(self.shared.downloads.forget_all());
         reached("switch.cleaned");
     }
 
