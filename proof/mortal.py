@@ -21,7 +21,7 @@ counts = {"kills": 0, "starting": 0}
 # What may lie in a data directory while it is served.
 RIGHT = re.compile(
     r"key|lock|ballast|kvassd\.sock|kvassd\.log(\.old)?|store/witness|store/sled/(db|conf|snap\.[0-9A-F]+|blobs/\d+)|"
-    r"blobs/[0-9a-f]{64}(\.down)?|damaged-\d+/.*"
+    r"blobs/[0-9a-f]{64}(-[0-9a-f]{32}\.down)?|damaged-\d+/.*"
 )
 
 # Every start comes to these.

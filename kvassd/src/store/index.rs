@@ -16,6 +16,7 @@ use sled::{Batch, Db, Tree};
 use super::Seq;
 use super::layout::StorePaths;
 use super::row::{RecordRow, State, Tally};
+use super::settings::Settings;
 use super::subject::Subject;
 use super::witness::Mark;
 use crate::failpoint::reached;
@@ -150,6 +151,8 @@ pub(crate) mod meta {
     pub(crate) const ACCOUNT: &[u8] = b"account";
     pub(crate) const STORE: &[u8] = b"store";
     pub(crate) const PID: &[u8] = b"pid";
+    /// What was set, once more in one row.
+    pub(crate) const SETTINGS: &[u8] = b"settings";
     /// The remote as a URL; empty or missing: none.
     pub(crate) const REMOTE: &[u8] = b"remote";
     /// What was set to stand before links, and what the remote says; empty or missing: nothing.
@@ -283,6 +286,11 @@ impl Index {
         row.and_then(|row| State::decode(&row)).ok_or_else(|| Fault::Other("the index has no state row".into()))
     }
 
+    /// Reads what is set for the whole store; `None` where a part makes no sense.
+    pub(crate) fn settings(&self) -> Result<Option<Settings>, Fault> {
+        guarded(|| settings(&self.meta))
+    }
+
     /// Reads what `meta` holds of an account.
     pub(crate) fn tally(&self, account: AccountId) -> Result<Tally, Fault> {
         let row = self.meta.get(meta::tally(account))?;
@@ -326,6 +334,18 @@ impl Index {
             Ok(())
         })
     }
+}
+
+/// Reads what is set from the rows that each of it has.
+pub(crate) fn settings(meta: &Tree) -> Result<Option<Settings>, Fault> {
+    let pid = meta.get(meta::PID)?.and_then(|row| <[u8; 4]>::try_from(&row[..]).ok()).map(u32::from_be_bytes);
+    let (remote, public_url) = (text(meta, meta::REMOTE)?, text(meta, meta::PUBLIC_URL)?);
+    Ok(pid.filter(|pid| *pid > 0).map(|pid| Settings { pid, remote, public_url }))
+}
+
+/// Reads a text; one that is absent is empty.
+pub(crate) fn text(meta: &Tree, key: &[u8]) -> Result<String, Fault> {
+    Ok(meta.get(key)?.map_or(String::new(), |row| String::from_utf8_lossy(&row).into_owned()))
 }
 
 /// The changes that write a run: an opening of the store, with the place in the log where it begins.
