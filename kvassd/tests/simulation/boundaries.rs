@@ -71,7 +71,7 @@ pub fn live(case: Case, print: bool) -> (Trace, f64) {
     if case.puts_back {
         world.put_back(DEVICE, Some(0));
     }
-    change(&mut world, case.boundary.frames % 2 == 0);
+    change(&mut world, case.boundary.frames.is_multiple_of(2));
     fate::end(&mut world);
     let seconds = world.seconds();
     (world.trace, seconds)
