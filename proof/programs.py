@@ -99,6 +99,9 @@ class Ended:
 class Store:
     """A data directory, reached through the programs."""
 
+    # A `kvass` that stands alone starts no daemon.
+    client = KVASS
+
     def __init__(self, directory):
         self.directory = directory
         self.environment = {
@@ -109,7 +112,7 @@ class Store:
 
     def start(self, *arguments, **streams):
         """Starts a command without waiting for it."""
-        return subprocess.Popen([KVASS, *arguments], env=self.environment, **streams)
+        return subprocess.Popen([self.client, *arguments], env=self.environment, **streams)
 
     def run(self, *arguments, data=None, stdin=None, stdout=None, expect=None, patience=PATIENCE):
         """Runs a command to its end. `expect`: the exit codes that are right, else the proof does not hold."""
@@ -118,7 +121,7 @@ class Store:
             stdin = subprocess.DEVNULL
         try:
             ended = subprocess.run(
-                [KVASS, *arguments],
+                [self.client, *arguments],
                 env=self.environment,
                 input=data,
                 stdin=stdin if data is None else None,

@@ -281,10 +281,7 @@ impl Download {
     }
 
     fn failed(&self, error: io::Error) -> WriteError {
-        match error.kind() {
-            io::ErrorKind::StorageFull => self.space.full(),
-            _ => WriteError::Io { what: "write a value that another store sends", source: error },
-        }
+        cannot_write(&self.space, error)
     }
 }
 
@@ -294,6 +291,13 @@ impl Drop for Download {
         if let Err(error) = self.write_gathered() {
             tracing::debug!(%error, "a part of a value is asked for again");
         }
+    }
+}
+
+fn cannot_write(space: &Space, error: io::Error) -> WriteError {
+    match error.kind() {
+        io::ErrorKind::StorageFull => space.full(),
+        _ => WriteError::Io { what: "write a value that another store sends", source: error },
     }
 }
 
@@ -315,10 +319,10 @@ impl Store {
         if length - sealed > LIST_MAX {
             return Err(WriteError::TooLarge { size: clear.size, most: LIST_MAX / HASH as u64 * CHUNK as u64 });
         }
-        let failed = |source| WriteError::Io { what: "write a value that another store sends", source };
         let Some(turn) = self.shared.downloads.turn(clear) else { return Ok(None) };
         space.check(length, Purpose::Store)?;
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&turn.path);
+        let failed = |error| cannot_write(&space, error);
         let file = open.map_err(failed)?;
         let is_new = file.metadata().map_err(failed)?.len() != length;
         file.set_len(length).map_err(failed)?;
@@ -328,7 +332,7 @@ impl Store {
         let mut download =
             Download { layout, space, file, hash, sealed, list, position, gathered, unsynced, sync, turn };
         if !is_new {
-            download.resume().map_err(failed)?;
+            download.resume().map_err(|error| download.failed(error))?;
         }
         Ok(Some(download))
     }

@@ -16,6 +16,7 @@ use super::index::{self, Fault, Index};
 use super::peers::{self, Cursor, Opening, Peer, Peers, RemotePeer, RunId, StoreId};
 use super::plan::{Merging, Plan};
 use super::row::{self, RecordRow};
+use super::settings::Settings;
 use super::space::Purpose;
 use super::subject::Subject;
 use super::value_reader::blob_length;
@@ -427,7 +428,8 @@ impl Committer {
         let (store, pid) = (StoreId(create::random_store(random)?), create::random_pid(random)?);
         let known = self.shared.peers().written();
         let remote = RemotePeer::unknown(now_us);
-        self.write_meta(|meta, account| {
+        let settings = Settings { pid, ..self.shared.settings() };
+        self.write_settings(&settings, |meta, account| {
             meta.insert(index::meta::STORE, &store.0[..]);
             meta.insert(index::meta::PID, &pid.to_be_bytes()[..]);
             meta.insert(index::meta::REMOTE_PEER, &remote.encode(account)[..]);

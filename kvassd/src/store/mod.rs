@@ -34,6 +34,7 @@ mod remote;
 mod repair;
 mod rewrite;
 mod row;
+mod settings;
 mod shares;
 mod space;
 mod subject;
@@ -64,7 +65,7 @@ pub use remote::Waiting;
 pub use repair::{Repaired, repair};
 pub use shares::{Gone, Linked, Reads, Share, ShareError, ShareOptions};
 pub use space::RESERVE_MIN;
-pub use surroundings::Surroundings;
+pub use surroundings::{Disk, Surroundings};
 pub use value_reader::ValueReader;
 pub use value_writer::{NewValue, ValueWriter};
 
@@ -81,6 +82,7 @@ use names::Names;
 use pass::Turns;
 use peers::Peers;
 use plan::Change as Write;
+use settings::Settings;
 use space::Space;
 
 /// How many jobs may wait for the committer; who comes later waits to be let in.
@@ -259,6 +261,11 @@ impl Shared {
         self.pid.load(Ordering::Relaxed)
     }
 
+    fn settings(&self) -> Settings {
+        let (remote, public_url) = (self.remote.borrow().clone(), self.public_url.borrow().own.clone());
+        Settings { pid: self.pid(), remote, public_url }
+    }
+
     fn set_pid(&self, pid: u32) {
         self.pid.store(pid, Ordering::Relaxed);
     }
@@ -301,7 +308,7 @@ impl Store {
         doing: &dyn Fn(&str),
     ) -> Result<Self, OpenError> {
         let layout = Layout::new(directory);
-        let space = Space::new(layout.clone(), options.reserve);
+        let space = Space::new(layout.clone(), options.reserve, surroundings.disk.clone());
         doing("opening the store");
         let opened = open::open(&layout, &space, &surroundings.random, doing)?;
         let account = opened.index.account.keys.account();
