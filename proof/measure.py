@@ -9,7 +9,7 @@ from plot import MIB, grouped
 from programs import disk_bytes, memory
 
 # Of a process, and of a store: what may be added to a median before it counts as growth, beside a tenth.
-PROCESS = {"memory": 8 * MIB, "descriptors": 8, "threads": 4}
+PROCESS = {"memory": 8 * MIB, "descriptors": 8, "threads": 16}
 STORE = {"disk": 32 * MIB, "values": 32 * MIB, "files": 8}
 COLUMNS = ("seconds", "machine", "process", "resident", *PROCESS, *STORE)
 

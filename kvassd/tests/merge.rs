@@ -425,6 +425,20 @@ fn what_is_left_of_values_goes_with_the_key() {
 }
 
 #[test]
+fn a_value_that_is_whole_after_the_key_has_changed_is_not_kept() {
+    let (a, b) = (Replica::new(), Replica::new());
+    a.set("x", &[1; 5_000]);
+    let (clear, ..) = b.lacking(&a);
+    let mut download = b.store().download(&clear).unwrap().unwrap();
+    for (offset, part) in parts(a.store(), &clear, download.wants().unwrap()) {
+        download.push(offset, &part).unwrap();
+    }
+    b.store().set_key(Some(&[6; 32])).unwrap();
+    download.finish().unwrap();
+    assert_eq!(b.files(), 0);
+}
+
+#[test]
 fn a_value_that_is_whole_and_not_stored_goes_once_its_entry_has_another_version() {
     let (a, b) = (Replica::new(), Replica::new());
     a.set("x", &[1; 5_000]);

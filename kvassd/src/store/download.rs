@@ -260,7 +260,8 @@ impl Download {
         Self::finish_all(vec![self])
     }
 
-    /// Makes several whole files durable under their names.
+    /// Makes several whole files durable under their names. One that was given up meanwhile, because its entry has another
+    /// version or the key changed, is not kept: where it is needed after all, it is lacking, and taken once more.
     ///
     /// # Errors
     /// A full disk or a failed write; some of them may be here all the same.
@@ -272,7 +273,7 @@ impl Download {
         }
         for download in &downloads {
             let to = download.layout.blob(download.hash);
-            fs::rename(&download.turn.path, to).map_err(|error| download.failed(error))?;
+            download.turn.finish(&to).map_err(|error| download.failed(error))?;
             reached("download.renamed");
         }
         let Some(first) = downloads.first() else { return Ok(()) };

@@ -4,6 +4,8 @@
 //! it: until a week has gone, or its entry has another version.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -115,6 +117,13 @@ impl Downloads {
 }
 
 impl Turn {
+    /// Gives the whole file its name, unless it was given up meanwhile. Under the lock, so that who gives it up later
+    /// knows of it.
+    pub(super) fn finish(&self, to: &Path) -> io::Result<()> {
+        let files = self.downloads.files();
+        if files.begun.contains_key(&self.hash) { fs::rename(&self.path, to) } else { Ok(()) }
+    }
+
     /// Nobody wants the value: nothing is left of it once this is dropped.
     pub(super) fn abandon(&self) {
         self.downloads.files().begun.remove(&self.hash);
