@@ -4,7 +4,8 @@
 //! a request to a daemon that serves (`connection` one connection, `value` a value on it; `start`, `stop` and `replace`
 //! the daemon's process), `commands` holds a file for each command, `error` every exit code. `output` is where data
 //! goes, `terminal` asks, `json` and `time` write what people and programs read, `remote`,
-//! `public_url`, `pairing` and `link` read what people give, with `base32` and `crc32`; `qr` and `png` draw.
+//! `public_url`, `pairing` and `link` read what people give, with `base32` and `crc32`; `qr` and `png` draw; `shell` writes
+//! words that are to be copied.
 //!
 //! No store and no cryptography in here, and one thread, but for the one in `output` that waits for a signal.
 
@@ -25,6 +26,7 @@ mod public_url;
 mod qr;
 mod remote;
 mod replace;
+mod shell;
 mod start;
 mod stop;
 mod terminal;

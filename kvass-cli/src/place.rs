@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use kvass_proto::paths;
 
 use crate::error::Error;
+use crate::shell;
 
 /// A data directory and the socket of its daemon, both absolute.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ impl Place {
                 default.directory.display(),
                 other.display()
             ))
-            .hint(format!("name the one you mean: kvass --db {} …", other.display()))),
+            .hint(format!("name the one you mean: kvass --db {} …", shell::word(&other.to_string_lossy())))),
         }
     }
 

@@ -8,6 +8,7 @@ use clap::{Command, CommandFactory};
 use crate::cli::Cli;
 use crate::error::Error;
 use crate::output::Output;
+use crate::shell;
 
 /// Turns clap's error into ours; help and version are printed here.
 pub(crate) fn report(error: &clap::Error, arguments: &[OsString]) -> Error {
@@ -71,7 +72,7 @@ fn separator(error: &clap::Error, command: Option<&Command>, arguments: &[OsStri
     let invalid = text(error, ContextKind::InvalidArg).filter(|_| error.kind() == ErrorKind::UnknownArgument)?;
     // clap names only the first letter of a group of short flags.
     let whole = arguments.iter().filter_map(|word| word.to_str()).find(|word| word.starts_with(invalid));
-    let whole = whole.unwrap_or(invalid);
+    let whole = shell::word(whole.unwrap_or(invalid));
     match (command?.get_name(), invalid.starts_with('-')) {
         ("set", true) => Some(format!("a value that begins with '-' stands after '--': kvass set KEY -- {whole}")),
         (name @ ("get" | "rm" | "wait" | "ls" | "watch" | "url" | "qr"), true) => {

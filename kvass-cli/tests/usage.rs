@@ -39,6 +39,11 @@ fn a_value_that_begins_with_a_dash_is_told_its_way() {
         "kvass: unexpected argument '-f' found\n\
          hint: a value that begins with '-' stands after '--': kvass set KEY -- -foo\n",
     );
+    bare(&["set", "key", "-two words"]).fails(
+        2,
+        "kvass: unexpected argument '-t' found\n\
+         hint: a value that begins with '-' stands after '--': kvass set KEY -- '-two words'\n",
+    );
     bare(&["get", "--key"]).fails(
         2,
         "kvass: unexpected argument '--key' found\n\

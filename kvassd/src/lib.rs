@@ -24,8 +24,8 @@
 //! - `local`: the client's requests, each decoded, one call, encoded; the one map from errors to answers. It decides
 //!   nothing about keys and values.
 //! - [`store`]: all rules about keys and values, and all that lies on the disk. Its calls block.
-//! - [`record`], [`stamp`], [`keys`], [`seal`], [`share`], [`value`]: the bytes of records, links and values, and their
-//!   laws. Pure: they know no clock, file or runtime.
+//! - [`record`], [`stamp`], [`keys`], [`seal`], [`share`], [`value`], `aes`: the bytes of records, links and values, and
+//!   their laws. Pure: they know no clock, file or runtime.
 //! - [`sync`]: sessions with other stores: the encrypted channel, what is said over it, the link to the remote, the
 //!   server for devices. It changes the store only through the store's own commits.
 //! - [`network`], `accept`, `http`: how bytes come in and go out, connections and their limits, and what the port of the
@@ -34,6 +34,7 @@
 //! docs/architecture.md follows a request through these, docs/decisions.md says why they are so.
 
 pub mod accept;
+mod aes;
 pub mod clock;
 pub mod config;
 pub mod daemon;

@@ -4,12 +4,12 @@
 //! Rogaway, Vizár 2015; crate aead-stream): truncation, reordering and mixing are refused, and a range can be opened
 //! alone. Each version of a value has a random key of its own, used once, so the nonce prefix is zero.
 
+use aead_stream::aead::{self, Buffer};
 use aead_stream::{NewStream, StreamBE32, StreamPrimitive};
-use aes_gcm::Aes256Gcm;
-use aes_gcm::aead::{self, Buffer};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use crate::aes::{self, Aes};
 use crate::random::{self, Random};
 use crate::record::ValueHash;
 
@@ -17,7 +17,7 @@ use crate::record::ValueHash;
 pub const CHUNK: usize = 32 << 10;
 
 /// Bytes by which a sealed chunk is longer.
-pub const TAG: usize = 16;
+pub const TAG: usize = aes::TAG;
 
 /// The greatest value that lies beside its record, in bytes; a greater one is a file of its own.
 pub const INLINE_MAX: u64 = 4_096;
@@ -78,13 +78,13 @@ impl ContentKey {
 pub struct ChunkError(pub u64);
 
 /// Seals and opens the chunks of one value, in any order.
-pub struct Chunks(StreamBE32<Aes256Gcm>);
+pub struct Chunks(StreamBE32<Aes>);
 
 impl Chunks {
     /// The chunks of the value that has this key.
     #[must_use]
     pub fn new(key: &ContentKey) -> Self {
-        Self(StreamBE32::new((&key.0).into(), &Default::default()))
+        Self(StreamBE32::from_aead(Aes::new(&key.0), &Default::default()))
     }
 
     /// Seals the chunk at `position`, from 0, in place: `buffer` holds `length` bytes of plaintext and [`TAG`] bytes of

@@ -20,7 +20,7 @@ use crate::client::Client;
 use crate::connection::{Part, unexpected};
 use crate::error::Error;
 use crate::output::Output;
-use crate::{start, stop, time, version};
+use crate::{shell, start, stop, time, version};
 
 /// 2024-01-01: a clock before this was never set.
 const EARLIEST_US: u64 = 1_704_067_200_000_000;
@@ -91,7 +91,7 @@ fn directory(client: &Client, checks: &mut Checks) -> Result<(), Error> {
     } else if meta.uid() != geteuid().as_raw() {
         checks.finding("directory", &format!("{shown} belongs to user {}", meta.uid()), &owner_mend(path))
     } else if mode != 0o700 {
-        checks.finding("directory", &format!("{shown} has mode {mode:o}"), &format!("chmod 700 {shown}"))
+        checks.finding("directory", &format!("{shown} has mode {mode:o}"), &with_path("chmod 700", path))
     } else if !paths::holds_store(path) {
         checks.ok("directory", &format!("{shown} holds no store yet"))
     } else {
@@ -100,7 +100,11 @@ fn directory(client: &Client, checks: &mut Checks) -> Result<(), Error> {
 }
 
 fn owner_mend(path: &Path) -> String {
-    format!("run kvass as that user, or: chown -R {} {}", geteuid(), path.display())
+    format!("run kvass as that user, or: {}", with_path(&format!("chown -R {}", geteuid()), path))
+}
+
+fn with_path(command: &str, path: &Path) -> String {
+    format!("{command} {}", shell::word(&path.to_string_lossy()))
 }
 
 fn key_file(client: &Client, checks: &mut Checks) -> Result<(), Error> {
@@ -122,7 +126,7 @@ fn private_file(name: &str, path: &Path, checks: &mut Checks) -> Result<(), Erro
         }
         Ok(meta) if meta.permissions().mode() & 0o077 != 0 => {
             let mode = meta.permissions().mode() & 0o777;
-            checks.finding(name, &format!("{shown} has mode {mode:o}"), &format!("chmod 600 {shown}"))
+            checks.finding(name, &format!("{shown} has mode {mode:o}"), &with_path("chmod 600", path))
         }
         Ok(_) => checks.ok(name, &format!("{shown} is readable by you alone")),
     }

@@ -9,7 +9,7 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::output::Output;
 use crate::qr::{Code, Paint};
-use crate::terminal;
+use crate::{shell, terminal};
 
 /// What a picture is written as.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,7 +72,7 @@ fn show(code: &Code, link: &str, arguments: &Qr) -> Result<(), Error> {
 fn instead(Qr { key, options, .. }: &Qr) -> String {
     match options {
         LinkOptions { expires: None, reads: None, pin: false } => {
-            format!("make it larger, or write a picture: kvass qr {key} -o code.svg (or .png)")
+            format!("make it larger, or write a picture: kvass qr {} -o code.svg (or .png)", shell::word(key))
         }
         _ => "kvass url --revoke LINK ends this one; then again in a larger terminal, or with -o code.svg (or .png)"
             .into(),

@@ -118,28 +118,29 @@ impl Blob {
         }
     }
 
-    /// Reads chunks behind what is in `to`, and opens them there; how many bytes of them are the value's. So a part
-    /// needs no second buffer.
+    /// Reads chunks behind what is in `to`, and opens them there; how many bytes of them are the value's. Each lies over
+    /// the tag of the one before it, so a part needs no second buffer, and what is opened is still near the processor.
     fn read(&mut self, to: &mut Vec<u8>, count: u64) -> Result<usize, Failed> {
         let all = value::chunks(self.size);
-        let end = ((self.position + count) * CHUNK as u64).min(self.size);
         let start = to.len();
-        to.resize(start + (end - self.position * CHUNK as u64 + count * TAG as u64) as usize, 0);
-        let part = &mut to[start..];
-        self.file.read_exact_at(part, self.position * (CHUNK + TAG) as u64).map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => Failed::Value("its file is cut short".into()),
-            _ => Failed::Io(source),
-        })?;
-        let (mut from, mut opened) = (0, 0);
-        while from < part.len() {
-            let until = part.len().min(from + CHUNK + TAG);
-            let result = self.chunks.open(self.position, self.position + 1 == all, &mut part[from..until]);
+        let (mut opened, end) = (0, self.position + count);
+        to.resize(start + count as usize * CHUNK + TAG, 0);
+        while self.position < end {
+            let length = (self.size - self.position * CHUNK as u64).min(CHUNK as u64) as usize;
+            let chunk = &mut to[start + opened..][..length + TAG];
+            self.file.read_exact_at(chunk, self.position * (CHUNK + TAG) as u64).map_err(|source| {
+                match source.kind() {
+                    io::ErrorKind::UnexpectedEof => Failed::Value("its file is cut short".into()),
+                    _ => Failed::Io(source),
+                }
+            })?;
+            let result = self.chunks.open(self.position, self.position + 1 == all, chunk);
             result.map_err(|error| Failed::Value(error.to_string()))?;
-            let plain = from + std::mem::take(&mut self.skip)..until - TAG;
-            let length = plain.len();
-            part.copy_within(plain, opened);
-            opened += length;
-            from = until;
+            let skip = std::mem::take(&mut self.skip);
+            if skip > 0 {
+                chunk.copy_within(skip..length, 0);
+            }
+            opened += length - skip;
             self.position += 1;
         }
         Ok(opened)

@@ -3,7 +3,6 @@
 //! snow is the Noise state machine and nothing else: with its own resolver it would bring a second, slower AES-GCM, a
 //! second SHA-256, and BLAKE2.
 
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use sha2::{Digest, Sha256};
 use snow::Error;
 use snow::params::{CipherChoice, DHChoice, HashChoice};
@@ -12,6 +11,7 @@ use snow::types::{self, Cipher, Dh, Hash};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::TAG;
+use crate::aes::Aes;
 use crate::random::Random;
 
 /// Gives snow the primitives of `Noise_NNpsk0_25519_AESGCM_SHA256`, and no other.
@@ -131,19 +131,19 @@ impl Hash for Hasher {
 }
 
 /// AES-256-GCM with Noise's nonces: four zero bytes and the number of the message, big endian.
-struct AesGcm(Option<LessSafeKey>);
+struct AesGcm(Option<Aes>);
 
 impl AesGcm {
-    fn keyed(&self) -> &LessSafeKey {
+    fn keyed(&self) -> &Aes {
         #[allow(clippy::expect_used, reason = "snow refuses to use a cipher before it has set a key")]
         self.0.as_ref().expect("a key")
     }
 }
 
-fn nonce(number: u64) -> Nonce {
+fn nonce(number: u64) -> [u8; 12] {
     let mut nonce = [0; 12];
     nonce[4..].copy_from_slice(&number.to_be_bytes());
-    Nonce::assume_unique_for_key(nonce)
+    nonce
 }
 
 impl Cipher for AesGcm {
@@ -152,18 +152,14 @@ impl Cipher for AesGcm {
     }
 
     fn set(&mut self, key: &[u8; 32]) {
-        #[allow(clippy::expect_used, reason = "such a key has 32 bytes")]
-        let key = UnboundKey::new(&AES_256_GCM, key).expect("32 bytes");
-        self.0 = Some(LessSafeKey::new(key));
+        self.0 = Some(Aes::new(key));
     }
 
     fn encrypt(&self, number: u64, associated: &[u8], plaintext: &[u8], sealed: &mut [u8]) -> usize {
         let (body, rest) = sealed.split_at_mut(plaintext.len());
         body.copy_from_slice(plaintext);
-        let sealing = self.keyed().seal_in_place_separate_tag(nonce(number), Aad::from(associated), body);
-        #[allow(clippy::expect_used, reason = "a message is far shorter than 64 GiB")]
-        let tag = sealing.expect("a short message");
-        rest[..TAG].copy_from_slice(tag.as_ref());
+        let tag = self.keyed().seal(nonce(number), associated, body);
+        rest[..TAG].copy_from_slice(&tag);
         plaintext.len() + TAG
     }
 
@@ -171,9 +167,7 @@ impl Cipher for AesGcm {
         let (body, tag) = sealed.split_last_chunk::<TAG>().ok_or(Error::Decrypt)?;
         let opened = opened.get_mut(..body.len()).ok_or(Error::Decrypt)?;
         opened.copy_from_slice(body);
-        self.keyed()
-            .open_in_place_separate_tag(nonce(number), Aad::from(associated), (*tag).into(), opened, 0..)
-            .map_err(|_| Error::Decrypt)?;
+        self.keyed().open(nonce(number), associated, opened, *tag).map_err(|_| Error::Decrypt)?;
         Ok(body.len())
     }
 }
