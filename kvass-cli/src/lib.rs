@@ -16,6 +16,9 @@ mod commands;
 mod connection;
 mod crc32;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod json;
 mod link;
 mod output;

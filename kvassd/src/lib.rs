@@ -38,6 +38,9 @@ mod aes;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod given;
 pub mod http;
 pub mod keys;
