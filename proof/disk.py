@@ -1,11 +1,17 @@
 """A file system of its own on a loop device, whose power can be cut; for the proofs that do."""
 
+import fcntl
 import os
+import struct
 import subprocess
 
 from programs import WORK, wait_until
 
 IMAGE, MOUNT = WORK + "/image", WORK + "/disk"
+
+# Ends the life of a file system, ext4 or xfs, without writing its journal: `xfs_io -x -c shutdown` does the same, but is
+# a process that takes milliseconds to start.
+SHUTDOWN, WITHOUT_LOG = 0x8004587D, struct.pack("I", 2)
 
 
 def do(*command):
@@ -36,7 +42,11 @@ def unmount():
 
 def cut():
     """From now on nothing that is written gets to the disk."""
-    do("xfs_io", "-x", "-c", "shutdown", MOUNT)
+    disk = os.open(MOUNT, os.O_RDONLY)
+    try:
+        fcntl.ioctl(disk, SHUTDOWN, WITHOUT_LOG)
+    finally:
+        os.close(disk)
 
 
 def remove():

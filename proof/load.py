@@ -43,6 +43,8 @@ def _huge(source):
 SIZES = {
     "small": [_small],
     "large": [_large, _huge],
+    "edge": [_edge],
+    "long": [_large],
     "mixed": [_small, _small, _small, _edge, _large, _huge],
 }
 

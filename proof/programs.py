@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import random
 import re
 import signal
 import socket
@@ -51,6 +52,17 @@ def free_port():
         return taken.getsockname()[1]
 
 
+def low_port():
+    """A port of loopback that nobody has, and that the kernel gives to no connection: it stays free over restarts."""
+    for port in random.SystemRandom().sample(range(15_000, 30_000), 1_000):
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError:
+            pass
+    raise OSError("no port of loopback is free")
+
+
 def ends_with_this():
     """Makes the kernel end a child with this process, however that ends."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
@@ -87,6 +99,9 @@ class Ended:
 class Store:
     """A data directory, reached through the programs."""
 
+    # A `kvass` that stands alone starts no daemon.
+    client = KVASS
+
     def __init__(self, directory):
         self.directory = directory
         self.environment = {
@@ -97,7 +112,7 @@ class Store:
 
     def start(self, *arguments, **streams):
         """Starts a command without waiting for it."""
-        return subprocess.Popen([KVASS, *arguments], env=self.environment, **streams)
+        return subprocess.Popen([self.client, *arguments], env=self.environment, **streams)
 
     def run(self, *arguments, data=None, stdin=None, stdout=None, expect=None, patience=PATIENCE):
         """Runs a command to its end. `expect`: the exit codes that are right, else the proof does not hold."""
@@ -106,7 +121,7 @@ class Store:
             stdin = subprocess.DEVNULL
         try:
             ended = subprocess.run(
-                [KVASS, *arguments],
+                [self.client, *arguments],
                 env=self.environment,
                 input=data,
                 stdin=stdin if data is None else None,

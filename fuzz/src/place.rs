@@ -10,7 +10,7 @@ use kvassd::clock::Clock;
 use kvassd::keys::{EncryptionKey, Key, SyncKey};
 use kvassd::random::Random;
 use kvassd::record::{Clear, ValueHash};
-use kvassd::store::{Options, Seq, ShareOptions, Store, Surroundings, Travelling};
+use kvassd::store::{Disk, Options, Seq, ShareOptions, Store, Surroundings, Travelling};
 use tempfile::TempDir;
 
 use crate::key;
@@ -141,7 +141,8 @@ impl Place {
 }
 
 fn open(directory: &Path, seed: u64) -> Store {
-    let surroundings = Surroundings { clock: Clock::new(|| NOW_US), random: random(seed), threads: false };
+    let surroundings =
+        Surroundings { clock: Clock::new(|| NOW_US), random: random(seed), threads: false, disk: Disk::system() };
     Store::open_in(directory, OPTIONS, surroundings, &|_| {}).expect("a store")
 }
 

@@ -2,10 +2,10 @@
 //!
 //! `cli` is the command line, `usage` what clap found wrong with it, `place` says which store is meant, `client` brings
 //! a request to a daemon that serves (`connection` one connection, `value` a value on it; `start`, `stop` and `replace`
-//! the daemon's process), `commands` holds a file for each command, `error` every exit code. `output` is where data
-//! goes, `terminal` asks, `json` and `time` write what people and programs read, `remote`,
-//! `public_url`, `pairing` and `link` read what people give, with `base32` and `crc32`; `qr` and `png` draw; `shell` writes
-//! words that are to be copied.
+//! the daemon's process), `commands` holds a file for each command, `error` every exit code, `foreign` what other users
+//! may have put in the way. `output` is where data goes, `terminal` asks, `json` and `time` write what people and
+//! programs read, `remote`, `public_url`, `pairing` and `link` read what people give, with `base32` and `crc32`; `qr`
+//! and `png` draw; `shell` writes words that are to be copied.
 //!
 //! No store and no cryptography in here, and one thread, but for the one in `output` that waits for a signal.
 
@@ -16,6 +16,7 @@ mod commands;
 mod connection;
 mod crc32;
 mod error;
+mod foreign;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
@@ -49,6 +50,7 @@ use crate::error::Error;
 /// Does what the arguments of this process say, and returns what it ends with.
 #[must_use]
 pub fn main() -> ExitCode {
+    keep_to_itself();
     // Set by a shell that asks what may stand where the cursor is.
     if std::env::var_os(commands::completions::VARIABLE).is_some() {
         commands::completions::complete();
@@ -60,6 +62,14 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.exit())
         }
     }
+}
+
+/// Keeps what passes through this process, values and keys, out of core dumps and from other processes of the user.
+/// The limit of cores stays what it is: programs that are started from here would inherit it.
+fn keep_to_itself() {
+    // A system that refuses it is no reason not to serve the user.
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_dumpable(false);
 }
 
 fn run(arguments: &[OsString]) -> Result<(), Error> {

@@ -491,8 +491,9 @@ fn a_repair_without_the_key_says_what_helps_and_leaves_all_as_it_is() {
     let mut repair = Process::start(&path, &["--repair"]);
     assert_eq!(repair.ended().code(), Some(3));
     let text = repair.stderr();
-    let wanted = "is damaged: its key file is missing, and without it nothing can be read: put that of a backup back\n";
-    assert!(text.ends_with(wanted), "{text}");
+    let wanted =
+        "is damaged: its key file is missing, and without it nothing can be read: put that of a backup back, or";
+    assert!(text.contains(wanted), "{text}");
     assert!(path.join("store/sled/db").exists());
 }
 

@@ -14,7 +14,7 @@ use files::copy;
 use kvassd::clock::Clock;
 use kvassd::keys::{EncryptionKey, Key};
 use kvassd::random::Random;
-use kvassd::store::{Condition, OpenError, Options, Outcome, ReadError, Store, Surroundings, WriteError, repair};
+use kvassd::store::{Condition, Disk, OpenError, Options, Outcome, ReadError, Store, Surroundings, WriteError, repair};
 use tempfile::TempDir;
 
 const OPTIONS: Options = Options { value_max: 64 << 20, reserve: 0 };
@@ -360,7 +360,7 @@ fn a_store_that_lacks_a_part_is_damaged_and_never_new() {
         }
         for _ in 0..2 {
             let error = Store::open(directory.path(), OPTIONS, &|_| {}).map(|_| ()).unwrap_err();
-            assert!(matches!(error, OpenError::Damaged { .. }), "{part}: {error}");
+            assert!(error.is_damage(), "{part}: {error}");
         }
     }
 }
@@ -440,7 +440,7 @@ fn a_record_that_disappeared_stops_writes() {
 fn a_damaged_value_is_refused_found_and_the_rest_is_served() {
     let (directory, expected) = filled(30);
     let name = blob_files(directory.path()).remove(0);
-    let file = fs::File::options().write(true).open(directory.path().join("blobs").join(name)).unwrap();
+    let file = fs::File::options().write(true).open(directory.path().join("blobs").join(&name)).unwrap();
     file.write_all_at(b"damage", 1_000).unwrap();
     let store = open(directory.path());
     let refused = expected.keys().filter(|name| matches!(get(&store, name), Err(ReadError::Value { .. }))).count();
@@ -454,7 +454,7 @@ fn a_damaged_value_is_refused_found_and_the_rest_is_served() {
         })
         .unwrap();
     assert_eq!(findings.len(), 1);
-    assert!(findings[0].ends_with("is damaged: its file does not verify"), "{findings:?}");
+    assert!(findings[0].ends_with(&format!("is damaged: its file, blobs/{name}, does not verify")), "{findings:?}");
 }
 
 #[test]
@@ -675,7 +675,7 @@ fn surroundings(threads: bool) -> Surroundings {
         to.copy_from_slice(&bytes(drawn.fetch_add(1, Ordering::Relaxed), to.len()));
         Ok(())
     });
-    Surroundings { clock: Clock::new(|| 1_700_000_000_000_000), random, threads }
+    Surroundings { clock: Clock::new(|| 1_700_000_000_000_000), random, threads, disk: Disk::system() }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::path::Path;
 use super::index::{self, FORMAT, Fault, meta};
 use super::layout::{self, Layout, StorePaths};
 use super::row::{State, Tally};
+use super::settings::Settings;
 use super::witness::Witness;
 use super::{OpenError, key_file};
 use crate::keys::{AccountId, Key};
@@ -19,14 +20,15 @@ use crate::random::{self, Random};
 pub(crate) struct Seed {
     pub(crate) account: AccountId,
     pub(crate) store: [u8; 16],
-    pub(crate) pid: u32,
+    pub(crate) settings: Settings,
     pub(crate) counter: u64,
 }
 
 impl Seed {
     /// A store with an id and a process id that no other has.
     pub(crate) fn random(account: AccountId, random: &Random) -> Result<Self, OpenError> {
-        Ok(Self { account, store: random_store(random)?, pid: random_pid(random)?, counter: 0 })
+        let settings = Settings { pid: random_pid(random)?, ..Settings::default() };
+        Ok(Self { account, store: random_store(random)?, settings, counter: 0 })
     }
 }
 
@@ -69,7 +71,10 @@ pub(crate) fn begin(at: &StorePaths, seed: &Seed) -> Result<sled::Db, Fault> {
         batch.insert(meta::FORMAT, &FORMAT.to_be_bytes()[..]);
         batch.insert(meta::ACCOUNT, &seed.account.0[..]);
         batch.insert(meta::STORE, &seed.store[..]);
-        batch.insert(meta::PID, &seed.pid.to_be_bytes()[..]);
+        batch.insert(meta::PID, &seed.settings.pid.to_be_bytes()[..]);
+        batch.insert(meta::REMOTE, seed.settings.remote.as_bytes());
+        batch.insert(meta::PUBLIC_URL, seed.settings.public_url.as_bytes());
+        seed.settings.write(&mut batch, state.commit, seed.account);
         index::write_progress(&mut batch, state, seed.account, tally);
         db.open_tree(meta::TREE)?.apply_batch(batch)?;
         db.flush()?;

@@ -16,6 +16,7 @@ use sled::{Batch, Db, Tree};
 use super::Seq;
 use super::layout::StorePaths;
 use super::row::{RecordRow, State, Tally};
+use super::settings::Settings;
 use super::subject::Subject;
 use super::witness::Mark;
 use crate::keys::{Access, AccountId};
@@ -67,9 +68,15 @@ impl From<io::Error> for Fault {
         match error.kind() {
             io::ErrorKind::StorageFull => Self::Full,
             io::ErrorKind::Other if nested() => Self::Full,
-            _ => Self::Other(format!("the index cannot be read or written: {error}")),
+            _ => Self::Other(format!("the index cannot be read or written: {}", system_words(&error.to_string()))),
         }
     }
+}
+
+/// What the system said, out of how Rust shows it: sled keeps a fault of its log as that text.
+fn system_words(text: &str) -> &str {
+    let inner = text.split_once("message: \"").and_then(|(_, rest)| rest.split_once('"'));
+    inner.map_or(text, |(words, _)| words)
 }
 
 /// Runs what may panic inside sled, and turns a panic into a fault.
@@ -143,6 +150,8 @@ pub(crate) mod meta {
     pub(crate) const ACCOUNT: &[u8] = b"account";
     pub(crate) const STORE: &[u8] = b"store";
     pub(crate) const PID: &[u8] = b"pid";
+    /// What was set, once more in one row.
+    pub(crate) const SETTINGS: &[u8] = b"settings";
     /// The remote as a URL; empty or missing: none.
     pub(crate) const REMOTE: &[u8] = b"remote";
     /// What was set to stand before links, and what the remote says; empty or missing: nothing.
@@ -270,6 +279,11 @@ impl Index {
         row.and_then(|row| State::decode(&row)).ok_or_else(|| Fault::Other("the index has no state row".into()))
     }
 
+    /// Reads what is set for the whole store; `None` where a part makes no sense.
+    pub(crate) fn settings(&self) -> Result<Option<Settings>, Fault> {
+        guarded(|| settings(&self.meta))
+    }
+
     /// Reads what `meta` holds of an account.
     pub(crate) fn tally(&self, account: AccountId) -> Result<Tally, Fault> {
         let row = self.meta.get(meta::tally(account))?;
@@ -314,6 +328,18 @@ impl Index {
     }
 }
 
+/// Reads what is set from the rows that each of it has.
+pub(crate) fn settings(meta: &Tree) -> Result<Option<Settings>, Fault> {
+    let pid = meta.get(meta::PID)?.and_then(|row| <[u8; 4]>::try_from(&row[..]).ok()).map(u32::from_be_bytes);
+    let (remote, public_url) = (text(meta, meta::REMOTE)?, text(meta, meta::PUBLIC_URL)?);
+    Ok(pid.filter(|pid| *pid > 0).map(|pid| Settings { pid, remote, public_url }))
+}
+
+/// Reads a text; one that is absent is empty.
+pub(crate) fn text(meta: &Tree, key: &[u8]) -> Result<String, Fault> {
+    Ok(meta.get(key)?.map_or(String::new(), |row| String::from_utf8_lossy(&row).into_owned()))
+}
+
 /// The changes that write a run: an opening of the store, with the place in the log where it begins.
 pub(crate) fn write_run(batch: &mut Batch, account: AccountId, number: u32, run: [u8; 16], first: Seq) {
     batch.insert(meta::run(account, number), [&run[..], &first.0.to_be_bytes()].concat());
@@ -328,4 +354,24 @@ pub(crate) fn write_progress(batch: &mut Batch, state: State, account: AccountId
 /// What the witness has to say after a commit.
 pub(crate) fn mark(run: [u8; 16], state: State, account: AccountId, tally: &Tally) -> Mark {
     Mark { run, commit: state.commit, account, digest: tally.digest }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_of_a_broken_disk_is_told_in_its_words_alone() {
+        let system = io::Error::from_raw_os_error(nix::libc::EIO);
+        // So sled keeps a fault of its log for all who come after it.
+        let kept = io::Error::other(format!("{system:?}"));
+        for error in [system, kept] {
+            let told = Fault::from(error).to_string();
+            assert!(told.starts_with("the index cannot be read or written: Input/output error"), "{told}");
+        }
+        let full = io::Error::other(format!("{:?}", io::Error::from_raw_os_error(nix::libc::ENOSPC)));
+        assert!(matches!(Fault::from(full), Fault::Full));
+        let other = io::Error::other("something else");
+        assert!(Fault::from(other).to_string().ends_with(": something else"));
+    }
 }

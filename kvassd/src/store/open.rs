@@ -11,12 +11,12 @@ use super::index::{self, FORMAT, Fault, Index, meta};
 use super::layout::{self, Layout, StorePaths};
 use super::peers::Peers;
 use super::row::{State, Tally};
+use super::settings::Settings;
 use super::space::Space;
 use super::witness::{Mark, Witness};
 use super::{OpenError, PublicUrl, Seq, key_file, pass, rewrite, space};
 use crate::keys::{AccountId, EncryptionKey, Key};
 use crate::random::Random;
-use crate::record::ValueHash;
 
 /// The greatest log of sled that is copied before it is opened, in bytes: about 25 ms of a start.
 const COPY_MAX: u64 = 64 << 20;
@@ -34,7 +34,7 @@ pub(crate) struct Opened {
     pub(crate) remote: String,
     pub(crate) public_url: PublicUrl,
     /// Files under `blobs/`.
-    pub(crate) files: Vec<ValueHash>,
+    pub(crate) files: pass::Files,
 }
 
 /// Opens the store of a data directory, or makes one where there never was any.
@@ -82,13 +82,16 @@ fn open_existing(layout: &Layout, random: &Random, doing: &dyn Fn(&str)) -> Resu
 fn open_checked(layout: &Layout) -> Result<(Index, Key, Mark, Witness), OpenError> {
     let damaged = |what: &str| OpenError::damaged(layout.root(), what);
     let paths = layout.store();
-    for (path, what) in [(&paths.0, "its index is missing"), (&paths.db(), "the log of its index is missing")] {
+    for (path, what) in
+        [(&paths.0, "its index, store, is missing"), (&paths.db(), "its index, store/sled/db, is missing")]
+    {
         if !path.exists() {
             return Err(damaged(what));
         }
     }
-    let (witness, mark) = Witness::open(&paths.witness()).map_err(|_| damaged("its witness is missing"))?;
-    let mark = mark.ok_or_else(|| damaged("its witness does not verify"))?;
+    let (witness, mark) =
+        Witness::open(&paths.witness()).map_err(|_| damaged("its witness, store/witness, is missing"))?;
+    let mark = mark.ok_or_else(|| damaged("its witness, store/witness, does not verify"))?;
     let keys = read_keys(layout)?;
     if !layout.blobs().exists() {
         layout::make_directory(&layout.blobs())
@@ -132,10 +135,9 @@ fn keep_log(paths: &StorePaths) -> std::io::Result<()> {
 }
 
 fn read_keys(layout: &Layout) -> Result<Vec<Key>, OpenError> {
-    let damaged = |what: &str| OpenError::damaged(layout.root(), what);
     match key_file::read(&layout.key()) {
-        Ok(keys) => keys.ok_or_else(|| damaged("its key file holds no key")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(damaged("its key file is missing")),
+        Ok(keys) => keys.ok_or_else(|| OpenError::key(layout.root(), "holds no key")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(OpenError::key(layout.root(), "is missing")),
         Err(error) => Err(OpenError::io("read", &layout.key())(error)),
     }
 }
@@ -144,6 +146,7 @@ fn read_keys(layout: &Layout) -> Result<Vec<Key>, OpenError> {
 enum Trouble {
     Fault(Fault),
     OtherFormat(u32),
+    OtherKey,
 }
 
 impl From<Fault> for Trouble {
@@ -156,6 +159,7 @@ impl Trouble {
     fn into_error(self, layout: &Layout) -> OpenError {
         match self {
             Self::Fault(fault) => failed(layout, fault),
+            Self::OtherKey => OpenError::key(layout.root(), "holds the key of another store"),
             Self::OtherFormat(found) => {
                 let (directory, known) = (layout.root().to_path_buf(), FORMAT);
                 match found > known {
@@ -184,7 +188,7 @@ fn open_index(paths: &StorePaths, keys: &[Key], mark: &Mark) -> Result<(Index, K
     let account = row(meta::ACCOUNT)?.and_then(|row| <[u8; 16]>::try_from(&row[..]).ok()).map(AccountId);
     let account = account.ok_or_else(|| wrong("its index names no account"))?;
     let key = keys.iter().find(|key| key.access().account() == account);
-    let key = key.ok_or_else(|| wrong("the key file holds the key of another store"))?.clone();
+    let key = key.ok_or(Trouble::OtherKey)?.clone();
     let index = Index::new(db, paths, key.access())?;
     let (state, tally) = (index.state()?, index.tally(account)?);
     if mark.commit > state.commit {
@@ -206,6 +210,7 @@ pub(crate) fn reopen(layout: &Layout) -> Result<(Index, Key), Fault> {
     open_index(&paths, &keys, &mark).map_err(|trouble| match trouble {
         Trouble::Fault(fault) => fault,
         Trouble::OtherFormat(_) => other("the index is of another format"),
+        Trouble::OtherKey => other("the key file holds the key of another store"),
     })
 }
 
@@ -303,8 +308,11 @@ fn finish(layout: &Layout, index: Index, key: Key, witness: Witness, run: [u8; 1
     index.drop_other_accounts().map_err(failed)?;
     let (state, tally) = (index.state().map_err(failed)?, index.tally(account).map_err(failed)?);
     let state = State { commit: state.commit + 1, ..state };
+    let settings = index.settings().map_err(failed)?;
+    let settings = settings.ok_or_else(|| failed(Fault::Other("its index names no process id".into())))?;
     let written = index.next_run().and_then(|number| {
         let mut changes = index::Changes::default();
+        settings.write(&mut changes.meta, state.commit, account);
         index::write_run(&mut changes.meta, account, number, run, Seq(tally.last.0 + 1));
         index::write_progress(&mut changes.meta, state, account, tally);
         index.apply(&index.account.trees, &changes)?;
@@ -314,9 +322,6 @@ fn finish(layout: &Layout, index: Index, key: Key, witness: Witness, run: [u8; 1
     witness
         .write(index::mark(run, state, account, &tally))
         .map_err(OpenError::io("write", &layout.store().witness()))?;
-    let pid = index::guarded(|| Ok(index.meta.get(meta::PID)?)).map_err(failed)?;
-    let pid = pid.and_then(|row| <[u8; 4]>::try_from(&row[..]).ok()).map(u32::from_be_bytes);
-    let pid = pid.ok_or_else(|| failed(Fault::Other("its index names no process id".into())))?;
     if key_file::read(&layout.key()).is_ok_and(|keys| keys.is_some_and(|keys| keys.len() > 1))
         && let Err(error) = key_file::write(&layout.key(), &[&key])
     {
@@ -324,11 +329,8 @@ fn finish(layout: &Layout, index: Index, key: Key, witness: Witness, run: [u8; 1
     }
     let files = pass::list_files(layout).map_err(OpenError::io("read", &layout.blobs()))?;
     let peers = index::guarded(|| Peers::read(&index)).map_err(failed)?;
-    let text = |row: &[u8]| {
-        let row = index::guarded(|| Ok(index.meta.get(row)?)).map_err(failed)?;
-        Ok::<_, OpenError>(row.map_or(String::new(), |row| String::from_utf8_lossy(&row).into_owned()))
-    };
-    let remote = text(meta::REMOTE)?;
-    let public_url = PublicUrl { own: text(meta::PUBLIC_URL)?, remote: text(meta::REMOTE_PUBLIC_URL)? };
+    let remote_public_url = index::guarded(|| index::text(&index.meta, meta::REMOTE_PUBLIC_URL)).map_err(failed)?;
+    let Settings { pid, remote, public_url: own } = settings;
+    let public_url = PublicUrl { own, remote: remote_public_url };
     Ok(Opened { index, key, witness, run, state, tally, pid, peers, remote, public_url, files })
 }

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use super::commit::{Committer, Job};
 use super::index;
+use super::settings::Settings;
 use super::{Store, WriteError};
 
 /// The longest public URL, in bytes.
@@ -86,7 +87,8 @@ impl Committer {
     pub(super) fn set_public_url(&mut self, own: Option<String>, remote: Option<String>) -> Result<(), WriteError> {
         let now = self.shared.public_url.borrow().clone();
         let url = PublicUrl { own: own.unwrap_or(now.own), remote: remote.unwrap_or(now.remote) };
-        self.write_meta(|meta, _| {
+        let settings = Settings { public_url: url.own.clone(), ..self.shared.settings() };
+        self.write_settings(&settings, |meta, _| {
             meta.insert(index::meta::PUBLIC_URL, url.own.as_bytes());
             meta.insert(index::meta::REMOTE_PUBLIC_URL, url.remote.as_bytes());
         })?;

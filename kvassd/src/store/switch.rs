@@ -115,8 +115,11 @@ impl Committer {
         // The log begins anew. Under the run of this opening, a cursor of an earlier log of this account would fit it.
         let run = self.shared.surroundings.random.bytes()?;
         key_file::write(&self.shared.layout.key(), &[&self.shared.key(), key]).map_err(cannot_write)?;
+        let mut settings = self.shared.settings();
+        settings.remote = moving.remote.clone().unwrap_or(settings.remote);
         let done = self.shared.read_index(|index| {
             let mut changes = Changes::default();
+            settings.write(&mut changes.meta, state.commit, account);
             changes.meta.insert(index::meta::ACCOUNT, &account.0[..]);
             if let Some(remote) = &moving.remote {
                 changes.meta.insert(index::meta::REMOTE, remote.as_bytes());
@@ -166,6 +169,7 @@ impl Committer {
         if let Err(fault) = self.shared.read_index(Index::drop_other_accounts) {
             tracing::warn!(%fault, "what belongs to the old key stays until the next start");
         }
+        self.sweep(self.shared.downloads.forget_all());
     }
 
     /// Replaces the key file, where both keys are of the account in force: this is the switch.

@@ -220,7 +220,7 @@ impl Remote {
     async fn meet(&self, peer: StoreId) {
         let store = self.store.clone();
         // What is not noted is noted by the next session.
-        if let Ok(Err(error)) = session::call(move || store.meet_remote(peer)).await {
+        if let Ok(Err(error)) = session::call(&self.store, move || store.meet_remote(peer)).await {
             tracing::warn!(%error, "which store the remote is was not noted");
         }
     }

@@ -73,7 +73,8 @@ impl Receiver {
             let full = self.full;
             tokio::select! {
                 biased;
-                _ = self.reports.recv_many(&mut reports, REPORTS) => self.reported(reports.drain(..)).await?,
+                // None come any more once the writing has failed, which ends the session when its turn comes.
+                1.. = self.reports.recv_many(&mut reports, REPORTS) => self.reported(reports.drain(..)).await?,
                 Ok(()) = commits.changed(), if !self.values.gone().is_empty() => self.look_again().await?,
                 Ok(()) = others.changed(), if self.values.waits_for_others() => self.values.look_again(),
                 () = async { sleep_until(full.unwrap_or_else(Instant::now)).await }, if full.is_some() => self.look_for_space(),
@@ -220,7 +221,8 @@ impl Receiver {
         &mut self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, SessionError> {
-        let mut called = pin!(call(work));
+        let store = self.store.clone();
+        let mut called = pin!(call(&store, work));
         loop {
             tokio::select! {
                 biased;

@@ -195,7 +195,7 @@ async fn read_part(store: &Store, after: Seq, to: Option<Opening>) -> Result<Out
             Some(peer) => from.outgoing(after, peer, ROWS),
             None => from.outgoing_all(after, ROWS),
         };
-        match call(read).await? {
+        match call(store, read).await? {
             Err(ReadError::DiskFull) => tokio::time::sleep(FULL).await,
             read => return Ok(read?),
         }
