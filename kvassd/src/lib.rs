@@ -40,6 +40,9 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 mod failpoint;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod given;
 pub mod http;
 pub mod keys;
