@@ -1,6 +1,8 @@
 #!/bin/sh
 # Builds kvass from this clone and installs it for one user. `./install.sh --help` says more.
 set -eu
+# Nobody else may write what is run, whatever the mask was.
+umask 022
 
 usage() {
     cat <<'END'

@@ -31,6 +31,10 @@ cp "$bin/kvass" "$bin/kvassd" "$stage/bin/"
 gzip -9n "$stage/man"/*.1
 for shell in bash zsh fish; do "$bin/kvass" completions "$shell" >"$stage/completions/$shell"; done
 
+# What others ask to be told of their parts.
+"$here/packages/licences.sh" >"$stage/licences"
+gzip -9n "$stage/licences"
+
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$here/Cargo.toml")
 date=$(git -C "$here" log -1 --format=%cD 2>/dev/null) || date=$(date -R)
 cat >"$stage/changelog" <<END

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import time
 
+import walls
 from load import Load
 from programs import WORK, Store, fail, finish, one_line, wait_until
 
 MIB = 1024 * 1024
 DISK, FILLER = WORK + "/disk", WORK + "/disk/filler"
-rounds = int(sys.argv[1])
+rounds, stride = int(sys.argv[1]), int(sys.argv[2])
 store = Store(DISK + "/db")
 refused = 0
 
@@ -148,9 +149,18 @@ for how, end in (("a stop", store.stop), ("kill -9", store.kill)):
     same_daemon(when, daemon)
 
 store.stop()
+unfill()
+
+# The disk is full from each single write on.
+shim = walls.build()
+met = walls.Sweep(shim) if shim else None
+if met:
+    walls.device_sweep(met, stride)
+    walls.pair_sweep(met, stride)
 figures = load.figures
 finish(
     "full-disk",
     f"{refused} writes refused with one line, {rounds} fillings under load with {figures['acknowledged']} writes acknowledged, "
-    f"{figures['unanswered']} refused and {figures['lost']} lost, 2 starts on a full disk, {len(there)} values readable throughout",
+    f"{figures['unanswered']} refused and {figures['lost']} lost, 2 starts on a full disk, {len(there)} values readable throughout; "
+    + (met.words() if met else "no C compiler, so no walls at single writes"),
 )

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -85,6 +86,15 @@ class Machine(Store):
         """Starts the daemon."""
         self.again("daemon", "start")
 
+    def judge_log(self):
+        """A log may say much, but not that the program itself failed."""
+        for name in (self.directory + "/kvassd.log", self.directory + "/kvassd.log.old", self.directory + ".log"):
+            if os.path.exists(name):
+                with open(name, "rb") as log:
+                    hit = re.search(rb".*(?: ERROR |panic|RUST_BACKTRACE|stack backtrace|damaged).*", log.read())
+                if hit:
+                    fail(f"{self.name}: its log says {hit.group().decode(errors='replace')[:300]}")
+
     def copy_to(self, directory):
         """Copies the data directory of a daemon that does not run."""
 
@@ -103,17 +113,20 @@ class Machine(Store):
 class Server(Machine):
     """The machine that all devices reach."""
 
-    def __init__(self, name):
+    def __init__(self, name, port=0):
+        """`port`: the one that it always serves on; 0: any that is free, another one each time."""
         super().__init__(name)
-        self.process, self.port, self.ways = None, 0, []
+        self.process, self.port, self.ways, self.fixed_port = None, 0, [], port
 
     def begin(self):
-        """Serves on a port that is free, and points all ways there."""
+        """Serves, and points all ways to its port."""
         with self.life:
             if self.process and self.process.poll() is None:
                 return
             log = open(self.directory + ".log", "ab")
-            self.process = self.start("serve", "--bind", "127.0.0.1:0", stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = self.start(
+                "serve", "--bind", f"127.0.0.1:{self.fixed_port}", stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
             log.close()
             self.port = 0
             if not wait_until(self._serves, 30):

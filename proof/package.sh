@@ -31,10 +31,15 @@ for wanted in \
     '-rw-r--r-- ./usr/share/man/man1/kvass.1.gz' '-rw-r--r-- ./usr/share/man/man1/kvass-set.1.gz' \
     '-rw-r--r-- ./usr/share/bash-completion/completions/kvass' '-rw-r--r-- ./usr/share/zsh/vendor-completions/_kvass' \
     '-rw-r--r-- ./usr/share/fish/vendor_completions.d/kvass.fish' \
-    '-rw-r--r-- ./usr/share/doc/kvass/copyright' '-rw-r--r-- ./usr/share/doc/kvass/docs/operations.md'; do
+    '-rw-r--r-- ./usr/share/doc/kvass/copyright' '-rw-r--r-- ./usr/share/doc/kvass/licences.gz' \
+    '-rw-r--r-- ./usr/share/doc/kvass/docs/operations.md'; do
     grep -qxF -- "$wanted" "$KVASS_WORK/content" || fail "the package lacks $wanted"
 done
 dpkg-deb --fsys-tarfile "$package" | tar -xO ./usr/share/doc/kvass/copyright | grep -q MIT || fail 'no MIT in copyright'
+dpkg-deb --fsys-tarfile "$package" | tar -xO ./usr/share/doc/kvass/licences.gz | gzip -d >"$KVASS_WORK/licences"
+for wanted in 'sled-[0-9.]*: MIT' 'option-ext-[0-9.]*: MPL-2.0' '== .*option-ext-' 'Mozilla Public License' '== .*ring-'; do
+    grep -q -- "$wanted" "$KVASS_WORK/licences" || fail "licences lack $wanted"
+done
 if dpkg-deb -c "$package" | grep -q 'wants/'; then fail 'a unit is enabled'; fi
 if command -v lintian >/dev/null; then
     lintian --fail-on error --allow-root "$package" >&2 || fail 'lintian finds errors'

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import random
 import re
 import signal
 import socket
@@ -49,6 +50,17 @@ def free_port():
     """A port of loopback that nobody has."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return taken.getsockname()[1]
+
+
+def low_port():
+    """A port of loopback that nobody has, and that the kernel gives to no connection: it stays free over restarts."""
+    for port in random.SystemRandom().sample(range(15_000, 30_000), 1_000):
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError:
+            pass
+    raise OSError("no port of loopback is free")
 
 
 def ends_with_this():

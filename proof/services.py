@@ -11,7 +11,7 @@ import time
 import urllib.request
 
 from manager import KVASSD, Ear, Manager
-from programs import WORK, Store, fail, finish, free_port, wait_until
+from programs import WORK, Store, fail, finish, free_port, memory, wait_until
 
 HOME = os.environ["KVASS_HOME"]
 CONFINED = os.environ.get("KVASS_CONFINED")
@@ -57,6 +57,8 @@ def units_are_right():
         with open(f"{directory}/{name}", "w") as file:
             file.write(unit(name).replace("/usr/bin/kvassd", KVASSD))
     for name in UNITS:
+        if name.endswith(".service") and "\nMemorySwapMax=0\n" not in unit(name):
+            fail(f"{name} may be swapped out")
         mode = ("--system",) if "server" in name else ("--user",)
         ended = verify(directory, name, *mode)
         if ended.returncode != 0:
@@ -170,6 +172,8 @@ def filters_leave_room():
             fail(f"the filter of {name} is not on the daemon")
     live(device, server, port)
     for store, process in ((device, running), (server, serving)):
+        if memory(process.pid, "VmLck") == 0:
+            fail("a daemon under its filter has not locked its keys in memory")
         store.stop()
         if process.wait(60) != 0:
             fail(f"a daemon under its filter ended with {process.returncode}: {words(store)}")

@@ -13,6 +13,7 @@ use kvass_proto::v1::greeting::State;
 use kvass_proto::v1::{self, Greeting, Reply, reply};
 
 use crate::error::Error;
+use crate::foreign;
 
 /// How long a daemon may take until it says who it is.
 pub(crate) const GREETING_LIMIT: Duration = Duration::from_secs(2);
@@ -89,6 +90,7 @@ impl Connection {
         limit: Duration,
     ) -> Result<Self, Refusal> {
         let stream = connect(socket, limit).map_err(refusal)?;
+        foreign::refuse_socket(&stream).map_err(Refusal::Failed)?;
         stream.set_read_timeout(Some(limit)).map_err(Refusal::Failed)?;
         stream.set_write_timeout(Some(limit)).map_err(Refusal::Failed)?;
         let mut connection = Self {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::error::Error;
+use crate::foreign;
 
 /// Where data goes.
 #[derive(Debug)]
@@ -59,6 +60,7 @@ impl Output {
     fn file(path: &Path, mode: u32, strict: bool) -> Result<Self, Error> {
         let name = path.display().to_string();
         let cannot = |cause: io::Error| Error::input(format!("cannot write {name}")).because(cause);
+        foreign::refuse_link(path).map_err(cannot)?;
         let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
         let old = fs::metadata(&target).ok();
         if old.as_ref().is_some_and(|meta| !meta.is_file()) {

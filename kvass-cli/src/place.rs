@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use kvass_proto::paths;
 
 use crate::error::Error;
+use crate::foreign;
 use crate::shell;
 
 /// A data directory and the socket of its daemon, both absolute.
@@ -44,7 +45,8 @@ impl Place {
                 (default.directory.clone(), Some(default))
             }
         };
-        let directory = canonical(&directory).map_err(|cause| unusable(&directory).because(cause))?;
+        let found = foreign::refuse_link(&directory).and_then(|()| canonical(&directory));
+        let directory = found.map_err(|cause| unusable(&directory).because(cause))?;
         if directory.to_str().is_none() {
             return Err(unusable(&directory).because("a request can name only a path that is UTF-8"));
         }

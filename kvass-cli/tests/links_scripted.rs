@@ -191,7 +191,19 @@ fn revokes(which: Which, reply: Reply) -> Script {
 }
 
 fn revoked(count: u64) -> Reply {
-    Reply::Revoked(v1::Revoked { count })
+    Reply::Revoked(v1::Revoked { count, ..v1::Revoked::default() })
+}
+
+#[test]
+fn a_link_that_still_works_where_the_remote_is_not_connected_is_noted() {
+    for (count, says) in [(1, "1 link\nkvass: the link still works"), (3, "3 links\nkvass: the links still work")] {
+        let late = || Reply::Revoked(v1::Revoked { count, waiting: "the remote is not connected".into() });
+        let run = Fake::new(vec![revokes(Which::Key("photo".into()), late())]).kvass(&["url", "--revoke", "photo"]);
+        let wanted = format!("kvass: revoked {says}: the remote is not connected\n");
+        assert_eq!((run.written(), run.stderr.as_str()), ("", wanted.as_str()));
+        let quiet = Fake::new(vec![revokes(Which::Key("photo".into()), late())]);
+        assert_eq!(quiet.kvass(&["-q", "url", "--revoke", "photo"]).ok().stderr, "");
+    }
 }
 
 #[test]

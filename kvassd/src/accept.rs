@@ -26,8 +26,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 
+pub(crate) use self::addresses::Subnet;
+use self::addresses::Unknown;
 pub use self::addresses::{Client, UNKNOWN, UNKNOWN_EACH};
-use self::addresses::{Subnet, Unknown};
 pub use self::guests::{Admission, BYTES, Download, GUESTS, Guest, STALL, STAY};
 use self::guests::{Guests, Place};
 pub use self::proxies::{Proxies, ProxyError};

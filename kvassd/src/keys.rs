@@ -1,18 +1,21 @@
 //! The encryption key and all that is derived from it.
 //!
-//! Pure. Every derivation is HKDF-SHA256 (RFC 5869) with a label, every MAC is HMAC-SHA256 (RFC 2104) over a label and
+//! Pure, but for asking the system to keep the keys out of swap (`locked`). Every derivation is HKDF-SHA256 (RFC 5869) with a label, every MAC is HMAC-SHA256 (RFC 2104) over a label and
 //! length-prefixed parts, so that no two uses can be confused. docs/format.md has the labels and test vectors.
 
 mod access;
 mod base32;
+mod locked;
 mod server_key;
 mod token;
 
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, Zeroizing};
 
+use self::locked::Locked;
 use crate::random::{self, Random};
 use crate::record::{Auth, RecordId};
 pub use access::{Access, Key};
@@ -20,14 +23,14 @@ pub use server_key::PREFIX as SERVER_KEY_PREFIX;
 pub use token::Token;
 
 /// The key that a user's devices share, 32 bytes. Never shown but by `config show`, and by design not `Debug`.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
-pub struct EncryptionKey([u8; 32]);
+#[derive(Clone)]
+pub struct EncryptionKey(Locked<1>);
 
 impl EncryptionKey {
     /// Takes the 32 bytes of a key.
     #[must_use]
     pub fn new(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+        Self(taken(bytes))
     }
 
     /// Makes a key from a random source.
@@ -35,58 +38,80 @@ impl EncryptionKey {
     /// # Errors
     /// The source has no randomness to give.
     pub fn random(random: &Random) -> Result<Self, random::Error> {
-        random.bytes().map(Self)
+        random.bytes().map(Self::new)
     }
 
     /// Reads 64 hex digits; `None` for anything else.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
-        let mut bytes = Zeroizing::new([0; 32]);
-        decode_hex(text, bytes.as_mut_slice()).then(|| Self(*bytes))
+        let mut is_one = false;
+        let key = Locked::write(|[bytes]| is_one = decode_hex(text, bytes));
+        is_one.then_some(Self(key))
     }
 
     /// The key as 64 lower-case hex digits.
     #[must_use]
     pub fn to_hex(&self) -> Zeroizing<String> {
-        Zeroizing::new(encode_hex(&self.0))
+        Zeroizing::new(encode_hex(self.as_bytes()))
     }
 
     /// The key's bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
+        &self.0.show()[0]
     }
 }
 
 /// The key that authenticates the sync channel, 32 bytes: all that a server needs which shall not read. No other key
 /// follows from it. By design not `Debug`.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
-pub struct SyncKey([u8; 32]);
+#[derive(Clone)]
+pub struct SyncKey(Locked<1>);
 
 impl SyncKey {
     /// Takes the 32 bytes of a sync key.
     #[must_use]
     pub fn new(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+        Self(taken(bytes))
     }
 
     /// Derives an account's sync key from its encryption key.
     #[must_use]
     pub fn derive(key: &EncryptionKey) -> Self {
-        Self(derive(&key.0, &[b"kvass v1 sync"]))
+        Self(Locked::write(|[bytes]| derive_into(key.as_bytes(), &[b"kvass v1 sync"], bytes)))
     }
 
     /// The account whose sync key this is.
     #[must_use]
     pub fn account(&self) -> AccountId {
-        AccountId(derive(&self.0, &[b"kvass v1 account"]))
+        AccountId(derive(self.as_bytes(), &[b"kvass v1 account"]))
     }
 
     /// The key's bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
+        &self.0.show()[0]
     }
+}
+
+macro_rules! compare_bytes {
+    ($($key:ty),+) => {$(
+        impl PartialEq for $key {
+            fn eq(&self, other: &Self) -> bool {
+                bool::from(self.as_bytes().ct_eq(other.as_bytes()))
+            }
+        }
+
+        impl Eq for $key {}
+    )+};
+}
+
+compare_bytes!(EncryptionKey, SyncKey);
+
+/// Puts the bytes of a key where they stay, and wipes those that were given.
+fn taken(mut bytes: [u8; 32]) -> Locked<1> {
+    let key = Locked::write(|[place]| place.copy_from_slice(&bytes));
+    bytes.zeroize();
+    key
 }
 
 /// Which account a store's content belongs to: derived from the sync key, so that a blind server knows the same one.
@@ -109,15 +134,12 @@ impl AccountId {
 }
 
 /// The keys of an account: records are named, sealed and authenticated with them, and its sync channel is.
-#[derive(Clone, ZeroizeOnDrop)]
+#[derive(Clone)]
 pub struct Keys {
-    #[zeroize(skip)]
     account: AccountId,
     sync: SyncKey,
-    id: [u8; 32],
-    record: [u8; 32],
-    auth: [u8; 32],
-    nonce: [u8; 32],
+    /// What only devices have: the keys of ids, records, authentications and nonces.
+    own: Locked<4>,
 }
 
 impl Keys {
@@ -125,14 +147,13 @@ impl Keys {
     #[must_use]
     pub fn derive(key: &EncryptionKey) -> Self {
         let sync = SyncKey::derive(key);
-        Self {
-            account: sync.account(),
-            sync,
-            id: derive(&key.0, &[b"kvass v1 id"]),
-            record: derive(&key.0, &[b"kvass v1 record"]),
-            auth: derive(&key.0, &[b"kvass v1 auth"]),
-            nonce: derive(&key.0, &[b"kvass v1 nonce"]),
-        }
+        let own = Locked::write(|[id, record, auth, nonce]| {
+            derive_into(key.as_bytes(), &[b"kvass v1 id"], id);
+            derive_into(key.as_bytes(), &[b"kvass v1 record"], record);
+            derive_into(key.as_bytes(), &[b"kvass v1 auth"], auth);
+            derive_into(key.as_bytes(), &[b"kvass v1 nonce"], nonce);
+        });
+        Self { account: sync.account(), sync, own }
     }
 
     /// The account that these keys belong to.
@@ -150,29 +171,31 @@ impl Keys {
     /// The id of the record that holds the entry with this name.
     #[must_use]
     pub fn record_id(&self, name: &str) -> RecordId {
-        let mut id = [0; 16];
-        id.copy_from_slice(&mac(&self.id, b"kvass v1 id", &[name.as_bytes()])[..16]);
+        let ([key, ..], mut id) = (self.own.show(), [0; 16]);
+        id.copy_from_slice(&mac(key, b"kvass v1 id", &[name.as_bytes()])[..16]);
         RecordId(id)
     }
 
     /// The key that seals the header of a record.
     #[must_use]
     pub(crate) fn record_key(&self, id: RecordId, generation: u32) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(derive(&self.record, &[b"kvass v1 header", &id.0, &generation.to_be_bytes()]))
+        let [_, key, ..] = self.own.show();
+        Zeroizing::new(derive(key, &[b"kvass v1 header", &id.0, &generation.to_be_bytes()]))
     }
 
     /// The nonce of a sealed header: the same input gives the same bytes on every device.
     #[must_use]
     pub(crate) fn header_nonce(&self, clear: &[u8], header: &[u8]) -> [u8; 24] {
-        let mut nonce = [0; 24];
-        nonce.copy_from_slice(&mac(&self.nonce, b"kvass v1 nonce", &[clear, header])[..24]);
+        let ([.., key], mut nonce) = (self.own.show(), [0; 24]);
+        nonce.copy_from_slice(&mac(key, b"kvass v1 nonce", &[clear, header])[..24]);
         nonce
     }
 
     /// The authentication of a record.
     #[must_use]
     pub(crate) fn auth(&self, clear: &[u8], sealed: &[u8]) -> Auth {
-        Auth(mac(&self.auth, b"kvass v1 auth", &[clear, sealed]))
+        let [_, _, key, _] = self.own.show();
+        Auth(mac(key, b"kvass v1 auth", &[clear, sealed]))
     }
 }
 
@@ -199,9 +222,13 @@ pub fn decode_hex(text: &str, bytes: &mut [u8]) -> bool {
 
 fn derive<const N: usize>(secret: &[u8], info: &[&[u8]]) -> [u8; N] {
     let mut okm = [0; N];
-    #[allow(clippy::expect_used, reason = "HKDF-SHA256 gives up to 8,160 bytes")]
-    Hkdf::<Sha256>::new(None, secret).expand_multi_info(info, &mut okm).expect("a short output");
+    derive_into(secret, info, &mut okm);
     okm
+}
+
+fn derive_into(secret: &[u8], info: &[&[u8]], okm: &mut [u8]) {
+    #[allow(clippy::expect_used, reason = "HKDF-SHA256 gives up to 8,160 bytes")]
+    Hkdf::<Sha256>::new(None, secret).expand_multi_info(info, okm).expect("a short output");
 }
 
 fn mac(key: &[u8; 32], label: &[u8], parts: &[&[u8]]) -> [u8; 32] {

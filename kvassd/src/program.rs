@@ -123,6 +123,10 @@ fn write_report(out: &mut dyn Write, repaired: &Repaired) -> io::Result<()> {
         writeln!(out, "{} lost:", entries(repaired.lost.len() as u64))?;
         repaired.lost.iter().try_for_each(|name| writeln!(out, "  {name}"))?;
     }
+    match repaired.remote.as_str() {
+        "" => writeln!(out, "no remote is set; 'kvass config remote' sets one")?,
+        remote => writeln!(out, "the remote is {remote}")?,
+    }
     writeln!(out, "the damaged store is in {}", repaired.aside.display())
 }
 

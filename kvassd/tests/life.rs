@@ -62,6 +62,18 @@ fn a_socket_that_a_killed_daemon_left_is_replaced() {
 }
 
 #[test]
+fn a_socket_that_a_daemon_had_not_put_in_its_place_when_it_was_killed_is_removed() {
+    let directory = directory();
+    let path = real(&directory);
+    drop(UnixListener::bind(path.join(".4194305")).unwrap());
+    std::fs::write(path.join(".4194306"), "no socket").unwrap();
+    let _daemon = Process::start(&path, &[]);
+    serving(&path);
+    assert!(!path.join(".4194305").exists());
+    assert!(path.join(".4194306").exists());
+}
+
+#[test]
 fn of_twenty_started_on_demand_one_serves_and_the_others_leave_quietly() {
     let directory = directory();
     let path = real(&directory);
@@ -491,8 +503,9 @@ fn a_repair_without_the_key_says_what_helps_and_leaves_all_as_it_is() {
     let mut repair = Process::start(&path, &["--repair"]);
     assert_eq!(repair.ended().code(), Some(3));
     let text = repair.stderr();
-    let wanted = "is damaged: its key file is missing, and without it nothing can be read: put that of a backup back\n";
-    assert!(text.ends_with(wanted), "{text}");
+    let wanted =
+        "is damaged: its key file is missing, and without it nothing can be read: put that of a backup back, or";
+    assert!(text.contains(wanted), "{text}");
     assert!(path.join("store/sled/db").exists());
 }
 

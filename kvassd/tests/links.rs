@@ -72,12 +72,12 @@ fn a_link_is_made_found_again_listed_and_revoked() {
     let Reply::Shares(all) = daemon.ask(list("")) else { panic!("no list") };
     assert!(all.last && all.shares.len() == 2 && all.shares == [link.clone(), limited.clone()]);
 
-    let Reply::Revoked(v1::Revoked { count: 1 }) = daemon.ask(revoke(Which::Token(link.token.clone()))) else {
+    let Reply::Revoked(v1::Revoked { count: 1, .. }) = daemon.ask(revoke(Which::Token(link.token.clone()))) else {
         panic!("not revoked")
     };
     assert_eq!(failed(daemon.ask(revoke(Which::Token(link.token.clone())))).code(), Code::NoSuchLink);
-    assert!(matches!(daemon.ask(revoke(Which::Key("a".into()))), Reply::Revoked(v1::Revoked { count: 1 })));
-    assert!(matches!(daemon.ask(revoke(Which::Key("a".into()))), Reply::Revoked(v1::Revoked { count: 0 })));
+    assert!(matches!(daemon.ask(revoke(Which::Key("a".into()))), Reply::Revoked(v1::Revoked { count: 1, .. })));
+    assert!(matches!(daemon.ask(revoke(Which::Key("a".into()))), Reply::Revoked(v1::Revoked { count: 0, .. })));
     assert!(made(daemon.ask(Command::MakeShare(make("a")))).url != link.url);
 }
 
@@ -174,6 +174,14 @@ fn a_link_that_the_remote_does_not_have_says_what_it_waits_for() {
     device.set("b", b"2");
     let waiting = made(device.ask(Command::MakeShare(make("b")))).waiting;
     assert_eq!(waiting, "the remote does not have it, and is not connected");
+    let revoked = |what| match device.ask(revoke(what)) {
+        Reply::Revoked(revoked) => (revoked.count, revoked.waiting),
+        other => panic!("{other:?}"),
+    };
+    let waiting = String::from("the remote does not know that yet, and is not connected");
+    assert_eq!(revoked(Which::Token(link.token)), (1, waiting));
+    device.ask(Command::SetRemote(v1::SetRemote::default()));
+    assert_eq!(revoked(Which::Key("b".into())), (1, String::new()), "without a remote it works nowhere");
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod wire;
 
 use std::time::Duration;
 
-use kvassd::store::{Options, Seq, Store};
+use kvassd::store::{Options, Seq, Store, WriteError};
 use kvassd::sync::session::{Ended, SessionError};
 use wire::{Device, KEY, OPTIONS, PATIENCE, Wire, bytes, copied, open, slow};
 
@@ -160,6 +160,20 @@ async fn a_full_disk_makes_a_session_wait_and_it_goes_on_by_itself() {
     let has_space = wire.progress[1].wait_for(|progress| !progress.full);
     tokio::time::timeout(PATIENCE, has_space).await.unwrap().unwrap();
     assert_eq!(a.store.digest().unwrap(), b.store.digest().unwrap());
+    wire.cut().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_cannot_be_written_ends_the_session() {
+    let (a, b) = (Device::new(), Device::new());
+    a.set("large", bytes(100_000)).await;
+    let blobs = b.directory.path().join("blobs");
+    std::fs::rename(&blobs, b.directory.path().join("elsewhere")).unwrap();
+    let [_, ended] = Wire::new(&a, &b).ended().await;
+    assert!(matches!(ended, Err(SessionError::Write(WriteError::Io { .. }))), "{ended:?}");
+    std::fs::rename(b.directory.path().join("elsewhere"), &blobs).unwrap();
+    let wire = Wire::new(&a, &b);
+    b.sees("large", Some(&bytes(100_000))).await;
     wire.cut().await;
 }
 

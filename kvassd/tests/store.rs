@@ -14,7 +14,7 @@ use files::copy;
 use kvassd::clock::Clock;
 use kvassd::keys::{EncryptionKey, Key};
 use kvassd::random::Random;
-use kvassd::store::{Condition, OpenError, Options, Outcome, ReadError, Store, Surroundings, WriteError, repair};
+use kvassd::store::{Condition, Disk, OpenError, Options, Outcome, ReadError, Store, Surroundings, WriteError, repair};
 use tempfile::TempDir;
 
 const OPTIONS: Options = Options { value_max: 64 << 20, reserve: 0 };
@@ -360,7 +360,7 @@ fn a_store_that_lacks_a_part_is_damaged_and_never_new() {
         }
         for _ in 0..2 {
             let error = Store::open(directory.path(), OPTIONS, &|_| {}).map(|_| ()).unwrap_err();
-            assert!(matches!(error, OpenError::Damaged { .. }), "{part}: {error}");
+            assert!(error.is_damage(), "{part}: {error}");
         }
     }
 }
@@ -440,7 +440,7 @@ fn a_record_that_disappeared_stops_writes() {
 fn a_damaged_value_is_refused_found_and_the_rest_is_served() {
     let (directory, expected) = filled(30);
     let name = blob_files(directory.path()).remove(0);
-    let file = fs::File::options().write(true).open(directory.path().join("blobs").join(name)).unwrap();
+    let file = fs::File::options().write(true).open(directory.path().join("blobs").join(&name)).unwrap();
     file.write_all_at(b"damage", 1_000).unwrap();
     let store = open(directory.path());
     let refused = expected.keys().filter(|name| matches!(get(&store, name), Err(ReadError::Value { .. }))).count();
@@ -454,7 +454,7 @@ fn a_damaged_value_is_refused_found_and_the_rest_is_served() {
         })
         .unwrap();
     assert_eq!(findings.len(), 1);
-    assert!(findings[0].ends_with("is damaged: its file does not verify"), "{findings:?}");
+    assert!(findings[0].ends_with(&format!("is damaged: its file, blobs/{name}, does not verify")), "{findings:?}");
 }
 
 #[test]
@@ -629,6 +629,18 @@ fn a_first_start_that_crashed_is_begun_again() {
 }
 
 #[test]
+fn a_key_that_a_crash_left_beside_the_key_file_is_gone_after_the_next_start() {
+    let (directory, expected) = filled(5);
+    for name in ["key.tmp", "key.new.tmp", "key.new"] {
+        fs::write(directory.path().join(name), "a key that never came into force\n").unwrap();
+    }
+    assert_whole(&open(directory.path()), &expected);
+    let files: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    let keys = files.iter().filter(|name| name.to_string_lossy().starts_with("key"));
+    assert_eq!(keys.collect::<Vec<_>>(), ["key"]);
+}
+
+#[test]
 fn half_written_or_torn_snapshots_do_not_keep_a_store_from_opening() {
     let (directory, expected) = filled(50);
     let sled = directory.path().join("store/sled");
@@ -675,7 +687,7 @@ fn surroundings(threads: bool) -> Surroundings {
         to.copy_from_slice(&bytes(drawn.fetch_add(1, Ordering::Relaxed), to.len()));
         Ok(())
     });
-    Surroundings { clock: Clock::new(|| 1_700_000_000_000_000), random, threads }
+    Surroundings { clock: Clock::new(|| 1_700_000_000_000_000), random, threads, disk: Disk::system() }
 }
 
 #[test]

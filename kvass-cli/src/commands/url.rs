@@ -48,29 +48,33 @@ fn too_late() -> Error {
 
 /// Ends the link that `what` is, or all links to the key of that name.
 fn revoke(client: &mut Client, what: &str) -> Result<(), Error> {
-    let mut count = 0;
+    let mut revoked = v1::Revoked::default();
     if let Some(token) = link::token(what) {
-        count = ask_to_revoke(client, Which::Token(token))?;
+        revoked = ask_to_revoke(client, Which::Token(token))?;
     }
     // A key may look like a token.
-    if count == 0 {
-        count = ask_to_revoke(client, Which::Key(what.into()))?;
+    if revoked.count == 0 {
+        revoked = ask_to_revoke(client, Which::Key(what.into()))?;
     }
-    let said = match count {
+    let said = match revoked.count {
         0 => return Err(nothing(what)),
         1 => "revoked 1 link".into(),
         count => format!("revoked {count} links"),
     };
     client.note(&said);
+    if !revoked.waiting.is_empty() {
+        let which = if revoked.count == 1 { "the link still works" } else { "the links still work" };
+        client.note(&format!("{which}: {}", revoked.waiting));
+    }
     Ok(())
 }
 
 /// How many links were revoked; none is no failure here.
-fn ask_to_revoke(client: &mut Client, which: Which) -> Result<u64, Error> {
+fn ask_to_revoke(client: &mut Client, which: Which) -> Result<v1::Revoked, Error> {
     match client.ask(Command::RevokeShares(v1::RevokeShares { which: Some(which) })) {
-        Ok(Reply::Revoked(revoked)) => Ok(revoked.count),
+        Ok(Reply::Revoked(revoked)) => Ok(revoked),
         Ok(_) => Err(unexpected()),
-        Err(error) if error.is(Code::NoSuchLink) || error.is(Code::NoSuchKey) => Ok(0),
+        Err(error) if error.is(Code::NoSuchLink) || error.is(Code::NoSuchKey) => Ok(v1::Revoked::default()),
         Err(error) => Err(error),
     }
 }

@@ -29,21 +29,26 @@ impl Client {
         Self { address, unknown }
     }
 
+    /// Where the request comes from.
+    pub(crate) fn subnet(&self) -> Subnet {
+        Subnet::of(self.address)
+    }
+
     /// Notes that the request is for something that is not there, as a token that nobody gave out. Returns how long the
     /// address has to wait before it asks again, where it has asked for too much of that: it is told so, and nothing
     /// else. What is there is not held back from it: others may share the address.
     #[must_use]
     pub fn note_unknown(&self) -> Option<Duration> {
-        self.unknown.note(Subnet::of(self.address), Instant::now())
+        self.unknown.note(self.subnet(), Instant::now())
     }
 }
 
 /// What one person or machine can have at will: an IPv4 address, or a /64 of IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Subnet(IpAddr);
+pub(crate) struct Subnet(IpAddr);
 
 impl Subnet {
-    pub(super) fn of(address: IpAddr) -> Self {
+    pub(crate) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V6(address) => Self(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into()),
             address => Self(address),

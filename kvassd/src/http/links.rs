@@ -5,6 +5,7 @@
 //! sends none. Nothing of a request, and no name, is logged.
 
 mod answers;
+mod places;
 mod reason;
 
 use std::ops::Range;
@@ -13,24 +14,23 @@ use std::sync::Arc;
 use hyper::header::{CONTENT_LENGTH, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, Uri, Version};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::block_in_place;
 use tokio::time::Instant;
 use tokio_util::sync::PollSemaphore;
 use tonic::body::Body;
 
 use self::answers::Found;
+pub(super) use self::places::Place;
+use self::places::Places;
 use self::reason::{Reason, Unread};
 use super::TOKEN;
 use super::range::Wanted;
 use super::stream::Stream;
-use crate::accept::{Download, Guest, STALL, STAY};
+use crate::accept::{Client, Download, Guest, STALL, STAY};
 use crate::keys::Token;
 use crate::logs::Seldom;
 use crate::store::{Linked, Store};
-
-/// Large values that are on their way at once; each costs a piece of memory and a descriptor.
-const DOWNLOADS: usize = 256;
 
 /// Looks into the store at once, and as many reads of values on their way.
 const CALLS: usize = 16;
@@ -45,7 +45,7 @@ struct Inner {
     /// Reads that are counted, each of which waits for a commit.
     counts: Semaphore,
     reads: Arc<Semaphore>,
-    downloads: Arc<Semaphore>,
+    places: Places,
     seldom: Seldom,
 }
 
@@ -58,7 +58,7 @@ impl Links {
             calls: Semaphore::new(CALLS),
             counts: Semaphore::new(CALLS),
             reads: Arc::new(Semaphore::new(CALLS)),
-            downloads: Arc::new(Semaphore::new(DOWNLOADS)),
+            places: Places::default(),
             seldom: Seldom::default(),
         }))
     }
@@ -70,7 +70,7 @@ impl Links {
         let admit = || guest.admit_download(stay);
         let answered = match request.method {
             Method::GET | Method::HEAD => self.look(request, admit).await,
-            Method::POST => self.open(&token(&request.uri), admit).await,
+            Method::POST => self.open(request, admit).await,
             _ => Err(Reason::Method("GET, HEAD, POST")),
         };
         let mut answer = answered.unwrap_or_else(|reason| {
@@ -113,26 +113,27 @@ impl Links {
         let mut answer = answers::value(&found, part.as_ref());
         answers::let_keep(answer.headers_mut(), &tag);
         if request.method == Method::GET {
-            let place = self.place(&found.linked)?;
+            let place = self.place(request, &found.linked)?;
             *answer.body_mut() = self.body(found, part.unwrap_or(0..size), admit(), place);
         }
         Ok(answer)
     }
 
     /// The value of a link with a number of reads, of which one is taken before.
-    async fn open(&self, token: &Token, admit: impl Fn() -> Download) -> Result<Response<Body>, Reason> {
+    async fn open(&self, request: &Parts, admit: impl Fn() -> Download) -> Result<Response<Body>, Reason> {
+        let token = token(&request.uri);
         let looked = {
             let _permit = self.0.calls.acquire().await;
-            block_in_place(|| self.0.store.open_share(token))?
+            block_in_place(|| self.0.store.open_share(&token))?
         };
         if looked.reads.is_none() {
             return Err(Reason::Method("GET, HEAD"));
         }
         // Both before the count, so that no read is lost to a server that has no room or no patience.
-        let (place, download) = (self.place(&looked)?, admit());
+        let (place, download) = (self.place(request, &looked)?, admit());
         let found = {
             let _permit = self.0.counts.acquire().await;
-            block_in_place(|| Found::read(self.0.store.count_read(token)?))?
+            block_in_place(|| Found::read(self.0.store.count_read(&token)?))?
         };
         let (mut answer, size) = (answers::value(&found, None), found.linked.size);
         answers::forbid_keeping(answer.headers_mut());
@@ -141,11 +142,12 @@ impl Links {
     }
 
     /// A place among the large values that are on their way; short ones need none.
-    fn place(&self, linked: &Linked) -> Result<Option<OwnedSemaphorePermit>, Reason> {
-        match linked.reader.inline() {
-            Some(_) => Ok(None),
-            None => self.0.downloads.clone().try_acquire_owned().map(Some).map_err(|_| Reason::Crowded),
+    fn place(&self, request: &Parts, linked: &Linked) -> Result<Option<Place>, Reason> {
+        if linked.reader.inline().is_some() {
+            return Ok(None);
         }
+        let subnet = request.extensions.get::<Client>().map(Client::subnet);
+        self.0.places.take(subnet).map(Some).ok_or(Reason::Crowded)
     }
 
     fn body(
@@ -153,7 +155,7 @@ impl Links {
         Found { linked, beginning, .. }: Found,
         part: Range<u64>,
         download: Download,
-        place: Option<OwnedSemaphorePermit>,
+        place: Option<Place>,
     ) -> Body {
         let reads = PollSemaphore::new(self.0.reads.clone());
         let seldom = self.0.seldom.clone();

@@ -8,11 +8,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use hyper::body::{Bytes, Frame, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::block_in_place;
 use tokio::time::Instant;
 use tokio_util::sync::PollSemaphore;
 
+use super::links::Place;
 use crate::accept::Download;
 use crate::logs::Seldom;
 use crate::store::{ReadError, ValueReader};
@@ -32,7 +32,7 @@ pub(super) struct Stream {
     /// How many may read at once.
     reads: PollSemaphore,
     download: Download,
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
     seldom: Seldom,
 }
 
@@ -44,7 +44,7 @@ impl Stream {
         range: Range<u64>,
         reads: PollSemaphore,
         download: Download,
-        place: Option<OwnedSemaphorePermit>,
+        place: Option<Place>,
         seldom: Seldom,
     ) -> Self {
         let mut ready = Bytes::from(beginning);

@@ -75,7 +75,8 @@ impl Exchange<'_, '_, '_> {
             }
             None => return Err(Failure::bad_input("neither a link nor a key to revoke")),
         };
-        Ok(Reply::Revoked(v1::Revoked { count }))
+        let waiting = revoking(&self.store, &self.remote, &self.bind).into();
+        Ok(Reply::Revoked(v1::Revoked { count, waiting }))
     }
 
     pub(super) async fn set_public_url(&mut self, set: v1::SetPublicUrl) -> Result<Reply, Failure> {
@@ -109,14 +110,26 @@ impl Exchange<'_, '_, '_> {
     }
 }
 
-/// Why a link does not work yet; empty where it does, or will at once.
-fn waiting(store: &Store, remote: &Remote, bind: &str, found: &Share) -> &'static str {
-    let has_remote = !remote.url().is_empty();
-    if !bind.is_empty() && (!has_remote || !store.public_url().borrow().own.is_empty()) {
-        // It is served here.
+/// Why a link that was revoked still works; empty where it does not, or only until the remote has heard of it.
+fn revoking(store: &Store, remote: &Remote, bind: &str) -> &'static str {
+    let is_connected = remote.state().is_some_and(|(state, _)| state == link::State::Connected);
+    if remote.url().is_empty() || is_connected || is_served_here(store, remote, bind) {
         return "";
     }
-    if !has_remote {
+    "the remote does not know that yet, and is not connected"
+}
+
+/// Whether links lead to this very process.
+fn is_served_here(store: &Store, remote: &Remote, bind: &str) -> bool {
+    !bind.is_empty() && (remote.url().is_empty() || !store.public_url().borrow().own.is_empty())
+}
+
+/// Why a link does not work yet; empty where it does, or will at once.
+fn waiting(store: &Store, remote: &Remote, bind: &str, found: &Share) -> &'static str {
+    if is_served_here(store, remote, bind) {
+        return "";
+    }
+    if remote.url().is_empty() {
         return "there is no remote that could serve it";
     }
     let holds = |peer| (store.is_share_held(found, peer), store.is_held(&found.name, peer));

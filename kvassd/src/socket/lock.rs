@@ -3,8 +3,8 @@
 //! It is never removed: a removed one would let two daemons hold two files of one name.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use kvass_proto::paths::LOCK;
@@ -53,10 +53,11 @@ impl Lock {
         held.is_some() && held == identity(std::fs::symlink_metadata(&self.path))
     }
 
-    fn begin(mut file: File, path: &Path) -> io::Result<Self> {
-        file.set_len(0)?;
-        file.rewind()?;
-        writeln!(file, "{}", std::process::id())?;
+    fn begin(file: File, path: &Path) -> io::Result<Self> {
+        // Over what is there, and only then cut off: an empty file would need space again, on a disk that may have none.
+        let line = format!("{}\n", std::process::id());
+        file.write_all_at(line.as_bytes(), 0)?;
+        file.set_len(line.len() as u64)?;
         Ok(Self { file, path: path.into() })
     }
 }
@@ -85,6 +86,7 @@ mod tests {
     #[test]
     fn one_holds_it_at_a_time_and_its_process_id_is_there() {
         let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(LOCK), "12345678901234567890\n").unwrap();
         let lock = Lock::try_take(directory.path()).unwrap().unwrap();
         assert!(Lock::try_take(directory.path()).unwrap().is_none());
         assert_eq!(written_pid(directory.path()), Some(std::process::id() as i32));

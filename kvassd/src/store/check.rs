@@ -9,6 +9,7 @@ use super::layout::Layout;
 use super::row;
 use super::value_reader::blob_length;
 use super::{ReadError, Store};
+use crate::keys::encode_hex;
 use crate::record::{Clear, RecordId};
 use crate::value::{self, CHUNK, HASH, TAG};
 
@@ -58,7 +59,7 @@ impl Store {
                 checked.records += 1;
                 let problem = match sound {
                     Ok(sound) => check_value(&self.shared.layout, &sound, &mut checked.bytes),
-                    Err(problem) => Some(problem),
+                    Err(problem) => Some(in_index(&problem)),
                 };
                 if let Some(problem) = problem
                     && !report(finding(problem))
@@ -68,10 +69,15 @@ impl Store {
             }
         }
         if let Some(problem) = self.shared.names.damage() {
-            report(finding(format!("the store is damaged: {problem}")));
+            report(finding(in_index(&problem)));
         }
         Ok(checked)
     }
+}
+
+/// What is wrong in the index, with the file that it lies in.
+fn in_index(problem: &str) -> String {
+    format!("the index, store/sled/db: {problem}")
 }
 
 fn finding(problem: String) -> Finding {
@@ -92,42 +98,48 @@ fn read_batch(index: &Index, position: Option<RecordId>) -> Result<Batch, Fault>
 }
 
 fn read_record(index: &Index, id: RecordId, row: &[u8]) -> Result<Sound, String> {
-    let (row, clear) = index.account.read(row).map_err(|error| format!("a record does not verify: {error}"))?;
+    let wrong = |what: String| format!("record {}: {what}", encode_hex(&id.0));
+    let (row, clear) = index.account.read(row).map_err(|error| wrong(format!("it does not verify: {error}")))?;
     if clear.id != id {
-        return Err("a record stands in the place of another".into());
+        return Err(wrong("it is another".into()));
     }
+    let subject = index.account.subject(&row, &clear).map_err(|error| wrong(format!("it does not open: {error}")))?;
+    let name = subject.words(id);
     let logged = index.account.trees.log.get(row.seq.0.to_be_bytes()).ok().flatten();
     if logged.and_then(|row| row::decode_log(&row)).map(|(id, _)| id) != Some(id) {
-        return Err("a record is missing in the log".into());
+        return Err(format!("{name} is missing in the log"));
     }
-    let subject = index.account.subject(&row, &clear).map_err(|error| format!("a record does not open: {error}"))?;
     let inline = index.account.trees.values.get(id.0).ok().flatten();
-    Ok(Sound { clear, name: subject.words(id), inline })
+    Ok(Sound { clear, name, inline })
 }
 
 /// What is wrong with a record's value, if anything is.
 fn check_value(layout: &Layout, sound: &Sound, bytes: &mut u64) -> Option<String> {
     let Sound { clear, name, inline } = sound;
-    let what = if clear.has_blob() {
+    if clear.has_blob() {
         *bytes += value::sealed_length(clear.size);
-        match verify_blob(layout, clear) {
-            Ok(true) => return None,
-            Ok(false) => "its file does not verify".into(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => "its file is missing".into(),
-            Err(error) => format!("its file cannot be read: {error}"),
-        }
-    } else if clear.has_inline() {
-        let value = inline.as_deref().and_then(row::decode_value);
-        let Some((_, sealed)) = value else { return Some(format!("the value of {name} is missing")) };
-        *bytes += sealed.len() as u64;
-        if value::value_hash(&value::chunk_hash(sealed)) == clear.value_hash {
-            return None;
-        }
-        "it does not verify".into()
-    } else {
+        let what = check_blob(layout, clear)?;
+        let file = encode_hex(&clear.value_hash.0);
+        return Some(format!("the value of {name} is damaged: its file, blobs/{file}, {what}"));
+    }
+    if !clear.has_inline() {
         return None;
-    };
-    Some(format!("the value of {name} is damaged: {what}"))
+    }
+    let value = inline.as_deref().and_then(row::decode_value);
+    let Some((_, sealed)) = value else { return Some(in_index(&format!("the value of {name} is missing"))) };
+    *bytes += sealed.len() as u64;
+    let is_whole = value::value_hash(&value::chunk_hash(sealed)) == clear.value_hash;
+    (!is_whole).then(|| in_index(&format!("the value of {name} does not verify")))
+}
+
+/// What is wrong with the file of a value, if anything is.
+fn check_blob(layout: &Layout, clear: &Clear) -> Option<String> {
+    match verify_blob(layout, clear) {
+        Ok(true) => None,
+        Ok(false) => Some("does not verify".into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some("is missing".into()),
+        Err(error) => Some(format!("cannot be read: {error}")),
+    }
 }
 
 /// Whether a record's blob is what its hash says, chunk by chunk.

@@ -4,6 +4,7 @@
 //! everybody. On any error there but a full disk it answers nobody and the process ends, so that the next opening
 //! decides what was stored. What a crash leaves is the state before the commit or after it.
 
+use std::io::ErrorKind;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,10 +16,12 @@ use super::peers::{Cursor, Opening, StoreId};
 use super::plan::{self, Change, Plan, Planned, Step};
 use super::rekey::{Rekey, Rekeyed};
 use super::row::{State, Tally};
+use super::settings::Settings;
 use super::shares::Count;
 use super::space::Purpose;
 use super::witness::Witness;
 use super::{Outcome, Position, Shared, WriteError, open};
+use crate::failpoint::reached;
 use crate::keys::{AccountId, Key};
 use crate::record::{RecordId, ValueHash};
 
@@ -212,6 +215,7 @@ impl Committer {
             answer_all(waiting, Ok);
             return;
         }
+        reached("commit.planned");
         let (mut changes, planned) = plan.finish();
         let saved = shared.peers().write(&mut changes.meta, index.account.keys.account());
         // The pass must see a record as it was or as it is, and know which.
@@ -220,6 +224,7 @@ impl Committer {
         drop(guard);
         let landed = self.land(committed, planned, pass, &saved);
         answer_all(waiting, |outcomes| if landed { Ok(outcomes) } else { Err(shared.space.full()) });
+        reached("commit.answered");
         shared.space.lay_ballast();
     }
 
@@ -244,6 +249,7 @@ impl Committer {
         drop(pass);
         self.shared.peers().saved(saved);
         self.settle(steps);
+        reached("commit.settled");
         true
     }
 
@@ -300,6 +306,7 @@ impl Committer {
                 file.keep();
             }
             self.shared.note(&step.subject, &step.new.clear);
+            self.sweep(self.shared.downloads.stored(id));
             if let Some(hash) = step.old.and_then(|old| plan::replaced_blob(&old, &step.new)) {
                 self.remove_blob(hash);
             }
@@ -321,15 +328,22 @@ impl Committer {
     pub(crate) fn write_witness(&self) {
         let Ok(account) = self.shared.read_index(|index| Ok(index.account.keys.account())) else { return };
         let mark = mark(self.run, self.state, account, &self.tally);
-        if let Err(error) = self.witness.write(mark) {
-            fatal(&format!("the witness cannot be written: {error}"));
+        while let Err(error) = self.witness.write(mark) {
+            // Some file systems need space to write over what is there.
+            if error.kind() != ErrorKind::StorageFull || self.shared.names.is_closed() {
+                fatal(&format!("the witness cannot be written: {error}"));
+            }
+            let _ = self.shared.space.drop_ballast();
+            std::thread::sleep(LOOK);
         }
+        reached("witness.written");
     }
 
     pub(crate) fn remove_blob(&self, hash: ValueHash) {
         if let Err(error) = super::layout::remove_file(&self.shared.layout.blob(hash)) {
             tracing::warn!(%error, "a replaced value stays on the disk until the next start");
         }
+        reached("blob.removed");
     }
 
     /// Opens the index anew after it met a full disk: sled takes no more writes in this life. Says whether the commit
@@ -347,9 +361,9 @@ impl Committer {
         loop {
             let mut slot = shared.index.write().unwrap_or_else(PoisonError::into_inner);
             *slot = None;
-            match open::reopen(&shared.layout) {
-                Ok((index, _)) => {
-                    let landed = self.take_up(&index, commit);
+            let opened = open::reopen(&shared.layout);
+            match opened.and_then(|(index, _)| Ok((self.take_up(&index, commit)?, index))) {
+                Ok((landed, index)) => {
                     *slot = Some(index);
                     return landed;
                 }
@@ -365,24 +379,21 @@ impl Committer {
     }
 
     /// Takes the state of an index that was opened anew; what it holds is made durable before anybody hears of it.
-    fn take_up(&mut self, index: &Index, commit: Option<u64>) -> bool {
-        let account = index.account.keys.account();
-        let read = index.make_durable().and_then(|()| Ok((index.state()?, index.tally(account)?)));
-        let (state, tally) = match read {
-            Ok(read) => read,
-            Err(fault) => fatal(&format!("the index cannot be taken up again: {fault}")),
-        };
+    fn take_up(&mut self, index: &Index, commit: Option<u64>) -> Result<bool, Fault> {
+        index.make_durable()?;
+        let (state, tally) = (index.state()?, index.tally(index.account.keys.account())?);
         // It may be behind by batches of a change of key, which nobody was told of; the witness knows what somebody
         // was told.
         let landed = commit == Some(state.commit);
         if !landed {
             (self.state, self.tally) = (state, tally);
         }
-        landed
+        Ok(landed)
     }
 
     fn set_pid(&mut self, pid: u32, answer: &Answer<()>) {
-        let written = self.write_meta(|meta, _| meta.insert(index::meta::PID, &pid.to_be_bytes()[..]));
+        let settings = Settings { pid, ..self.shared.settings() };
+        let written = self.write_settings(&settings, |meta, _| meta.insert(index::meta::PID, &pid.to_be_bytes()[..]));
         if written.is_ok() {
             self.shared.set_pid(pid);
         }
@@ -392,6 +403,19 @@ impl Committer {
     /// Commits changes of `meta` alone.
     pub(crate) fn write_meta(&mut self, change: impl FnOnce(&mut sled::Batch, AccountId)) -> Result<(), WriteError> {
         self.write_rows(|changes, account| change(&mut changes.meta, account))
+    }
+
+    /// Commits changes of what is set, and beside them the row from which a repair takes it.
+    pub(crate) fn write_settings(
+        &mut self,
+        settings: &Settings,
+        change: impl FnOnce(&mut sled::Batch, AccountId),
+    ) -> Result<(), WriteError> {
+        let commit = self.state.commit + 1;
+        self.write_meta(|meta, account| {
+            settings.write(meta, commit, account);
+            change(meta, account);
+        })
     }
 
     /// Commits changes that leave all records as they are.
@@ -412,8 +436,8 @@ impl Committer {
         Ok(())
     }
 
-    /// Removes files to which nothing refers.
-    fn sweep(&self, files: Vec<ValueHash>) {
+    /// Removes those of these files to which nothing refers.
+    pub(crate) fn sweep(&self, files: Vec<ValueHash>) {
         for hash in files {
             let known = self.shared.read_index(|index| Ok(index.account.trees.blobs.contains_key(hash.0)?));
             if matches!(known, Ok(false)) {

@@ -10,8 +10,10 @@ use std::path::Path;
 use super::index::{self, FORMAT, Fault, meta};
 use super::layout::{self, Layout, StorePaths};
 use super::row::{State, Tally};
+use super::settings::Settings;
 use super::witness::Witness;
 use super::{OpenError, key_file};
+use crate::failpoint::reached;
 use crate::keys::{AccountId, Key};
 use crate::random::{self, Random};
 
@@ -19,14 +21,15 @@ use crate::random::{self, Random};
 pub(crate) struct Seed {
     pub(crate) account: AccountId,
     pub(crate) store: [u8; 16],
-    pub(crate) pid: u32,
+    pub(crate) settings: Settings,
     pub(crate) counter: u64,
 }
 
 impl Seed {
     /// A store with an id and a process id that no other has.
     pub(crate) fn random(account: AccountId, random: &Random) -> Result<Self, OpenError> {
-        Ok(Self { account, store: random_store(random)?, pid: random_pid(random)?, counter: 0 })
+        let settings = Settings { pid: random_pid(random)?, ..Settings::default() };
+        Ok(Self { account, store: random_store(random)?, settings, counter: 0 })
     }
 }
 
@@ -44,15 +47,20 @@ pub(crate) fn random_pid(random: &Random) -> Result<u32, random::Error> {
 pub(crate) fn create(layout: &Layout, random: &Random, key: &Key) -> Result<(), OpenError> {
     let at = layout.store_new();
     key_file::write(&layout.key_new(), &[key]).map_err(OpenError::io("write", &layout.key_new()))?;
+    reached("create.key");
     layout::remove_directory(&at.0).map_err(OpenError::io("remove", &at.0))?;
     let seed = Seed::random(key.access().account(), random)?;
     let db = begin(&at, &seed).map_err(|fault| failed(layout, fault))?;
     drop(db);
+    reached("create.begun");
     seal_off(&at).map_err(OpenError::io("make", &at.0))?;
+    reached("create.sealed");
     let placed = layout::make_directory(&layout.blobs())
         .and_then(|()| fs::rename(&at.0, layout.store().0))
+        .inspect(|()| reached("create.placed"))
         .and_then(|()| layout::sync_directory(layout.root()))
         .and_then(|()| fs::rename(layout.key_new(), layout.key()))
+        .inspect(|()| reached("create.keyed"))
         .and_then(|()| layout::sync_directory(layout.root()));
     placed.map_err(OpenError::io("make the store in", layout.root()))
 }
@@ -69,12 +77,16 @@ pub(crate) fn begin(at: &StorePaths, seed: &Seed) -> Result<sled::Db, Fault> {
         batch.insert(meta::FORMAT, &FORMAT.to_be_bytes()[..]);
         batch.insert(meta::ACCOUNT, &seed.account.0[..]);
         batch.insert(meta::STORE, &seed.store[..]);
-        batch.insert(meta::PID, &seed.pid.to_be_bytes()[..]);
+        batch.insert(meta::PID, &seed.settings.pid.to_be_bytes()[..]);
+        batch.insert(meta::REMOTE, seed.settings.remote.as_bytes());
+        batch.insert(meta::PUBLIC_URL, seed.settings.public_url.as_bytes());
+        seed.settings.write(&mut batch, state.commit, seed.account);
         index::write_progress(&mut batch, state, seed.account, tally);
         db.open_tree(meta::TREE)?.apply_batch(batch)?;
         db.flush()?;
         Ok(())
     })?;
+    reached("create.seeded");
     Witness::create(&at.witness(), index::mark([0; 16], state, seed.account, &tally))?;
     Ok(db)
 }

@@ -4,27 +4,22 @@
 //! checked alone. A value of one chunk needs no list. What is here stays when a session breaks off, and the next one
 //! goes on behind it. The list lies in the file and not in memory, however long it is.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
+use super::downloads::Turn;
 use super::layout::{self, Layout};
 use super::space::{Purpose, Space};
 use super::value_reader::blob_length;
 use super::value_writer::Sync;
 use super::{Store, WriteError};
-use crate::keys::encode_hex;
+use crate::failpoint::reached;
 use crate::record::{Clear, ValueHash};
 use crate::value::{self, CHUNK, HASH, TAG};
-
-/// What the end of an unfinished download's name is.
-pub(crate) const DOWN: &str = ".down";
 
 /// Bytes of a sealed chunk that is not the last.
 const SEALED: u64 = (CHUNK + TAG) as u64;
@@ -47,7 +42,6 @@ pub struct Download {
     layout: Layout,
     space: Space,
     file: File,
-    path: PathBuf,
     hash: ValueHash,
     /// Bytes of all sealed chunks; the list of hashes stands behind them.
     sealed: u64,
@@ -58,7 +52,7 @@ pub struct Download {
     gathered: Vec<u8>,
     unsynced: u64,
     sync: Option<Sync>,
-    _turn: Turn,
+    turn: Turn,
 }
 
 /// The list of chunk hashes, as far as it is here.
@@ -172,6 +166,7 @@ impl Download {
     fn write_gathered(&mut self) -> Result<(), WriteError> {
         self.write(&self.gathered, self.position - self.gathered.len() as u64)?;
         self.gathered.clear();
+        reached("download.written");
         Ok(())
     }
 
@@ -227,6 +222,7 @@ impl Download {
             return Err(DownloadError::Wrong);
         }
         self.list.is_whole = true;
+        reached("download.listed");
         Ok(())
     }
 
@@ -264,7 +260,8 @@ impl Download {
         Self::finish_all(vec![self])
     }
 
-    /// Makes several whole files durable under their names.
+    /// Makes several whole files durable under their names. One that was given up meanwhile, because its entry has another
+    /// version or the key changed, is not kept: where it is needed after all, it is lacking, and taken once more.
     ///
     /// # Errors
     /// A full disk or a failed write; some of them may be here all the same.
@@ -272,27 +269,26 @@ impl Download {
         for download in &mut downloads {
             download.end_sync()?;
             download.file.sync_all().map_err(|error| download.failed(error))?;
+            reached("download.synced");
         }
         for download in &downloads {
             let to = download.layout.blob(download.hash);
-            fs::rename(&download.path, to).map_err(|error| download.failed(error))?;
+            download.turn.finish(&to).map_err(|error| download.failed(error))?;
+            reached("download.renamed");
         }
         let Some(first) = downloads.first() else { return Ok(()) };
-        layout::sync_directory(&first.layout.blobs()).map_err(|error| first.failed(error))
+        layout::sync_directory(&first.layout.blobs()).map_err(|error| first.failed(error))?;
+        reached("download.placed");
+        Ok(())
     }
 
     /// Gives the value up, and the space that it took.
     pub fn abandon(self) {
-        if let Err(error) = layout::remove_file(&self.path) {
-            tracing::warn!(%error, "an unfinished value stays on the disk for a week");
-        }
+        self.turn.abandon();
     }
 
     fn failed(&self, error: io::Error) -> WriteError {
-        match error.kind() {
-            io::ErrorKind::StorageFull => self.space.full(),
-            _ => WriteError::Io { what: "write a value that another store sends", source: error },
-        }
+        cannot_write(&self.space, error)
     }
 }
 
@@ -305,36 +301,16 @@ impl Drop for Download {
     }
 }
 
+fn cannot_write(space: &Space, error: io::Error) -> WriteError {
+    match error.kind() {
+        io::ErrorKind::StorageFull => space.full(),
+        _ => WriteError::Io { what: "write a value that another store sends", source: error },
+    }
+}
+
 /// Bytes of a blob's file whose sealed chunks have so many bytes.
 fn blob_length_of(sealed: u64) -> u64 {
     sealed + sealed.div_ceil(SEALED) * HASH as u64
-}
-
-/// Which values are being taken, so that two sessions never take the same one.
-#[derive(Clone, Default)]
-pub(crate) struct Downloads {
-    taken: Arc<Mutex<BTreeSet<ValueHash>>>,
-    ended: watch::Sender<()>,
-}
-
-/// The right to take a value; another may once this is dropped.
-struct Turn {
-    downloads: Downloads,
-    hash: ValueHash,
-}
-
-impl Downloads {
-    fn turn(&self, hash: ValueHash) -> Option<Turn> {
-        let is_free = self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(hash);
-        is_free.then(|| Turn { downloads: self.clone(), hash })
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.downloads.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.hash);
-        self.downloads.ended.send_replace(());
-    }
 }
 
 impl Store {
@@ -350,21 +326,21 @@ impl Store {
         if length - sealed > LIST_MAX {
             return Err(WriteError::TooLarge { size: clear.size, most: LIST_MAX / HASH as u64 * CHUNK as u64 });
         }
-        let Some(turn) = self.shared.downloads.turn(hash) else { return Ok(None) };
+        let Some(turn) = self.shared.downloads.turn(clear) else { return Ok(None) };
         space.check(length, Purpose::Store)?;
-        let path = layout.blobs().join(encode_hex(&hash.0) + DOWN);
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let failed = |source| WriteError::Io { what: "write a value that another store sends", source };
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&turn.path);
+        let failed = |error| cannot_write(&space, error);
         let file = open.map_err(failed)?;
         let is_new = file.metadata().map_err(failed)?.len() != length;
         file.set_len(length).map_err(failed)?;
+        reached("download.begun");
         let threads = self.shared.surroundings.threads && sealed > SYNC_EVERY;
         let sync = if threads { Some(Sync::start(&file).map_err(failed)?) } else { None };
         let (list, position, gathered, unsynced) = (List::new(), 0, Vec::new(), 0);
         let mut download =
-            Download { layout, space, file, path, hash, sealed, list, position, gathered, unsynced, sync, _turn: turn };
+            Download { layout, space, file, hash, sealed, list, position, gathered, unsynced, sync, turn };
         if !is_new {
-            download.resume().map_err(failed)?;
+            download.resume().map_err(|error| download.failed(error))?;
         }
         Ok(Some(download))
     }
@@ -372,7 +348,7 @@ impl Store {
     /// Watches for the end of downloads, well or not.
     #[must_use]
     pub fn downloads_ended(&self) -> watch::Receiver<()> {
-        self.shared.downloads.ended.subscribe()
+        self.shared.downloads.ended()
     }
 
     /// Opens the file of a value, sealed as it is; `None` where it is not here.

@@ -9,6 +9,8 @@ use crate::random;
 
 const REPAIR: &str = "run 'kvass doctor --repair': it moves the damaged store aside and keeps all that can be read";
 
+const KEY: &str = "'kvass doctor --repair' mends one wrong bit in it; else put the key back: that of a backup, or what 'kvass config show' says on another device";
+
 const BLIND: &str =
     "ask on a device that has the encryption key; 'kvass config key' with that key makes this one of them";
 
@@ -18,6 +20,8 @@ const BLIND: &str =
 pub enum OpenError {
     #[error("the store in {} is damaged: {what}", .directory.display())]
     Damaged { directory: PathBuf, what: String },
+    #[error("the store in {} is damaged: its key file {what}", .directory.display())]
+    Key { directory: PathBuf, what: &'static str },
     #[error("the store in {} was made by a newer kvassd (format {found}; this one knows {known})", .directory.display())]
     NewerFormat { directory: PathBuf, found: u32, known: u32 },
     #[error("the store in {} was made by an older kvassd (format {found}; this one knows {known})", .directory.display())]
@@ -35,11 +39,16 @@ impl OpenError {
         Self::Damaged { directory: directory.to_path_buf(), what: what.into() }
     }
 
+    pub(crate) fn key(directory: &Path, what: &'static str) -> Self {
+        Self::Key { directory: directory.to_path_buf(), what }
+    }
+
     /// What the user can do, or an empty text.
     #[must_use]
     pub fn hint(&self) -> &str {
         match self {
             Self::Damaged { .. } => REPAIR,
+            Self::Key { .. } => KEY,
             Self::NewerFormat { .. } => "install the newer kvass again",
             Self::OlderFormat { .. } => {
                 "nothing was changed; 'kvass export' with the older kvass, then 'kvass import' here in another directory (--db)"
@@ -52,7 +61,7 @@ impl OpenError {
     /// Whether the store is there and does not verify, so that a repair helps.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Damaged { .. })
+        matches!(self, Self::Damaged { .. } | Self::Key { .. })
     }
 
     pub(crate) fn io<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + use<'a> {

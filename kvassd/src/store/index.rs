@@ -16,8 +16,10 @@ use sled::{Batch, Db, Tree};
 use super::Seq;
 use super::layout::StorePaths;
 use super::row::{RecordRow, State, Tally};
+use super::settings::Settings;
 use super::subject::Subject;
 use super::witness::Mark;
+use crate::failpoint::reached;
 use crate::keys::{Access, AccountId};
 use crate::record::{Clear, RecordError};
 
@@ -149,6 +151,8 @@ pub(crate) mod meta {
     pub(crate) const ACCOUNT: &[u8] = b"account";
     pub(crate) const STORE: &[u8] = b"store";
     pub(crate) const PID: &[u8] = b"pid";
+    /// What was set, once more in one row.
+    pub(crate) const SETTINGS: &[u8] = b"settings";
     /// The remote as a URL; empty or missing: none.
     pub(crate) const REMOTE: &[u8] = b"remote";
     /// What was set to stand before links, and what the remote says; empty or missing: nothing.
@@ -255,7 +259,10 @@ impl Index {
                     },
                 );
             match result {
-                Ok(()) => Ok(()),
+                Ok(()) => {
+                    reached("index.applied");
+                    Ok(())
+                }
                 Err(TransactionError::Storage(error)) => Err(error.into()),
                 Err(TransactionError::Abort(())) => Err(Fault::Other("the index refused a commit".into())),
             }
@@ -266,7 +273,10 @@ impl Index {
     pub(crate) fn make_durable(&self) -> Result<(), Fault> {
         guarded(|| {
             self.db.flush()?;
-            Ok(self.log_file.sync_data()?)
+            reached("index.flushed");
+            self.log_file.sync_data()?;
+            reached("index.synced");
+            Ok(())
         })
     }
 
@@ -274,6 +284,11 @@ impl Index {
     pub(crate) fn state(&self) -> Result<State, Fault> {
         let row = self.meta.get(meta::STATE)?;
         row.and_then(|row| State::decode(&row)).ok_or_else(|| Fault::Other("the index has no state row".into()))
+    }
+
+    /// Reads what is set for the whole store; `None` where a part makes no sense.
+    pub(crate) fn settings(&self) -> Result<Option<Settings>, Fault> {
+        guarded(|| settings(&self.meta))
     }
 
     /// Reads what `meta` holds of an account.
@@ -306,6 +321,7 @@ impl Index {
         guarded(|| {
             for name in stale {
                 self.db.drop_tree(name)?;
+                reached("tree.dropped");
             }
             for prefix in [&b"tally/"[..], b"run/", b"peer/"] {
                 for row in self.meta.scan_prefix(prefix) {
@@ -318,6 +334,18 @@ impl Index {
             Ok(())
         })
     }
+}
+
+/// Reads what is set from the rows that each of it has.
+pub(crate) fn settings(meta: &Tree) -> Result<Option<Settings>, Fault> {
+    let pid = meta.get(meta::PID)?.and_then(|row| <[u8; 4]>::try_from(&row[..]).ok()).map(u32::from_be_bytes);
+    let (remote, public_url) = (text(meta, meta::REMOTE)?, text(meta, meta::PUBLIC_URL)?);
+    Ok(pid.filter(|pid| *pid > 0).map(|pid| Settings { pid, remote, public_url }))
+}
+
+/// Reads a text; one that is absent is empty.
+pub(crate) fn text(meta: &Tree, key: &[u8]) -> Result<String, Fault> {
+    Ok(meta.get(key)?.map_or(String::new(), |row| String::from_utf8_lossy(&row).into_owned()))
 }
 
 /// The changes that write a run: an opening of the store, with the place in the log where it begins.

@@ -16,10 +16,12 @@ use super::index::{self, Fault, Index};
 use super::peers::{self, Cursor, Opening, Peer, Peers, RemotePeer, RunId, StoreId};
 use super::plan::{Merging, Plan};
 use super::row::{self, RecordRow};
+use super::settings::Settings;
 use super::space::Purpose;
 use super::subject::Subject;
 use super::value_reader::blob_length;
 use super::{ReadError, Seq, Store, WriteError};
+use crate::failpoint::reached;
 use crate::keys::{Access, AccountId, Keys, SyncKey};
 use crate::record::{Clear, Kind, Record, RecordError, RecordId, ValueHash};
 use crate::value;
@@ -363,12 +365,16 @@ impl Committer {
             return Err(WriteError::Refused("the key or the id of this store changed meanwhile".into()));
         }
         let mut plan = Plan::new(index, &shared, self.state, self.tally);
-        let mut merged = Merged::default();
+        let (mut merged, mut files) = (Merged::default(), Vec::new());
         for arrival in arrivals {
             let hash = arrival.clear.value_hash;
+            let file = arrival.clear.has_blob().then_some(hash);
             match plan.merge(arrival, from.via(), |clear| has_blob(&shared.layout, clear))? {
-                Merging::Stored => merged.stored += 1,
-                Merging::Older => {}
+                Merging::Stored => {
+                    merged.stored += 1;
+                    files.extend(file);
+                }
+                Merging::Older => files.extend(file),
                 Merging::Lacking => merged.lacking.push(hash),
             }
         }
@@ -378,9 +384,13 @@ impl Committer {
             // Merging the same again changes nothing, so the cursor may wait for the next commit.
             if let Some(held) = held {
                 shared.change_peers(|peers| peers.hold(from.store, held));
+                reached("merge.held");
             }
+            drop(guard);
+            self.sweep(files);
             return Ok(merged);
         }
+        reached("merge.planned");
         let (mut changes, planned) = plan.finish();
         let mut peers = shared.peers().clone();
         held.into_iter().for_each(|held| peers.hold(from.store, held));
@@ -395,6 +405,9 @@ impl Committer {
             held.into_iter().for_each(|held| peers.hold(from.store, held));
             peers.saved(&saved);
         });
+        reached("merge.landed");
+        // The value of one that was replaced while it was on its way has come for nothing.
+        self.sweep(files);
         Ok(merged)
     }
 
@@ -419,7 +432,8 @@ impl Committer {
         let (store, pid) = (StoreId(create::random_store(random)?), create::random_pid(random)?);
         let known = self.shared.peers().written();
         let remote = RemotePeer::unknown(now_us);
-        self.write_meta(|meta, account| {
+        let settings = Settings { pid, ..self.shared.settings() };
+        self.write_settings(&settings, |meta, account| {
             meta.insert(index::meta::STORE, &store.0[..]);
             meta.insert(index::meta::PID, &pid.to_be_bytes()[..]);
             meta.insert(index::meta::REMOTE_PEER, &remote.encode(account)[..]);
@@ -440,6 +454,7 @@ impl Committer {
         if let Err(error) = self.write_meta(|meta, account| drop(peers.write(meta, account))) {
             tracing::warn!(%error, "peers will send again what they have sent");
         }
+        reached("peers.saved");
     }
 }
 

@@ -13,6 +13,7 @@ mod commit;
 mod create;
 mod differ;
 mod download;
+mod downloads;
 mod error;
 mod index;
 mod jobs;
@@ -26,13 +27,14 @@ mod pass;
 mod peers;
 mod places;
 mod plan;
-mod public_url;
+pub(crate) mod public_url;
 mod read;
 mod rekey;
 mod remote;
 mod repair;
 mod rewrite;
-mod row;
+pub(crate) mod row;
+mod settings;
 mod shares;
 mod space;
 mod subject;
@@ -63,7 +65,7 @@ pub use remote::Waiting;
 pub use repair::{Repaired, repair};
 pub use shares::{Gone, Linked, Reads, Share, ShareError, ShareOptions};
 pub use space::RESERVE_MIN;
-pub use surroundings::Surroundings;
+pub use surroundings::{Disk, Surroundings};
 pub use value_reader::ValueReader;
 pub use value_writer::{NewValue, ValueWriter};
 
@@ -71,7 +73,7 @@ use crate::keys::{AccountId, EncryptionKey, Key};
 use crate::logs::Seldom;
 use crate::record::ValueHash;
 use commit::{Answer, Committer, Job};
-use download::Downloads;
+use downloads::Downloads;
 use index::{Fault, Index};
 use jobs::{Jobs, spawn};
 use labels::Labels;
@@ -80,6 +82,7 @@ use names::Names;
 use pass::Turns;
 use peers::Peers;
 use plan::Change as Write;
+use settings::Settings;
 use space::Space;
 
 /// How many jobs may wait for the committer; who comes later waits to be let in.
@@ -258,6 +261,11 @@ impl Shared {
         self.pid.load(Ordering::Relaxed)
     }
 
+    fn settings(&self) -> Settings {
+        let (remote, public_url) = (self.remote.borrow().clone(), self.public_url.borrow().own.clone());
+        Settings { pid: self.pid(), remote, public_url }
+    }
+
     fn set_pid(&self, pid: u32) {
         self.pid.store(pid, Ordering::Relaxed);
     }
@@ -300,11 +308,12 @@ impl Store {
         doing: &dyn Fn(&str),
     ) -> Result<Self, OpenError> {
         let layout = Layout::new(directory);
-        let space = Space::new(layout.clone(), options.reserve);
+        let space = Space::new(layout.clone(), options.reserve, surroundings.disk.clone());
         doing("opening the store");
         let opened = open::open(&layout, &space, &surroundings.random, doing)?;
         let account = opened.index.account.keys.account();
         let (jobs, queue) = sync_channel(JOBS);
+        let blobs = layout.blobs();
         let shared = Arc::new(Shared {
             layout,
             options,
@@ -318,7 +327,7 @@ impl Store {
             run: RunId(opened.run),
             peers: Mutex::new(opened.peers),
             peers_changed: watch::Sender::new(()),
-            downloads: Downloads::default(),
+            downloads: Downloads::new(&blobs, opened.files.begun),
             remote: watch::Sender::new(opened.remote),
             public_url: watch::Sender::new(opened.public_url),
             seldom: Seldom::default(),
@@ -337,7 +346,7 @@ impl Store {
             forked_us: None,
             next: None,
         };
-        Self::start(shared, jobs, committer, opened.files)
+        Self::start(shared, jobs, committer, opened.files.whole)
     }
 
     /// Starts committer and pass; without threads, the pass is over when this returns.

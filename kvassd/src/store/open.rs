@@ -11,12 +11,13 @@ use super::index::{self, FORMAT, Fault, Index, meta};
 use super::layout::{self, Layout, StorePaths};
 use super::peers::Peers;
 use super::row::{State, Tally};
+use super::settings::Settings;
 use super::space::Space;
 use super::witness::{Mark, Witness};
 use super::{OpenError, PublicUrl, Seq, key_file, pass, rewrite, space};
+use crate::failpoint::reached;
 use crate::keys::{AccountId, EncryptionKey, Key};
 use crate::random::Random;
-use crate::record::ValueHash;
 
 /// The greatest log of sled that is copied before it is opened, in bytes: about 25 ms of a start.
 const COPY_MAX: u64 = 64 << 20;
@@ -34,7 +35,7 @@ pub(crate) struct Opened {
     pub(crate) remote: String,
     pub(crate) public_url: PublicUrl,
     /// Files under `blobs/`.
-    pub(crate) files: Vec<ValueHash>,
+    pub(crate) files: pass::Files,
 }
 
 /// Opens the store of a data directory, or makes one where there never was any.
@@ -82,13 +83,16 @@ fn open_existing(layout: &Layout, random: &Random, doing: &dyn Fn(&str)) -> Resu
 fn open_checked(layout: &Layout) -> Result<(Index, Key, Mark, Witness), OpenError> {
     let damaged = |what: &str| OpenError::damaged(layout.root(), what);
     let paths = layout.store();
-    for (path, what) in [(&paths.0, "its index is missing"), (&paths.db(), "the log of its index is missing")] {
+    for (path, what) in
+        [(&paths.0, "its index, store, is missing"), (&paths.db(), "its index, store/sled/db, is missing")]
+    {
         if !path.exists() {
             return Err(damaged(what));
         }
     }
-    let (witness, mark) = Witness::open(&paths.witness()).map_err(|_| damaged("its witness is missing"))?;
-    let mark = mark.ok_or_else(|| damaged("its witness does not verify"))?;
+    let (witness, mark) =
+        Witness::open(&paths.witness()).map_err(|_| damaged("its witness, store/witness, is missing"))?;
+    let mark = mark.ok_or_else(|| damaged("its witness, store/witness, does not verify"))?;
     let keys = read_keys(layout)?;
     if !layout.blobs().exists() {
         layout::make_directory(&layout.blobs())
@@ -96,6 +100,7 @@ fn open_checked(layout: &Layout) -> Result<(Index, Key, Mark, Witness), OpenErro
             .map_err(OpenError::io("make", &layout.blobs()))?;
     }
     keep_log(&paths).map_err(OpenError::io("open", &paths.db()))?;
+    reached("open.kept");
     let opened = match open_index(&paths, &keys, &mark) {
         Err(Trouble::Fault(Fault::Other(first))) => match retry_without_snapshots(layout, &keys, &mark)? {
             Some(opened) => Ok(opened),
@@ -103,7 +108,9 @@ fn open_checked(layout: &Layout) -> Result<(Index, Key, Mark, Witness), OpenErro
         },
         other => other.map_err(|trouble| trouble.into_error(layout)),
     };
+    reached("open.opened");
     layout::remove_file(&paths.db_before()).map_err(OpenError::io("remove", &paths.db_before()))?;
+    reached("open.cleared");
     let (index, key) = opened?;
     Ok((index, key, mark, witness))
 }
@@ -117,12 +124,13 @@ fn keep_log(paths: &StorePaths) -> std::io::Result<()> {
     let mut log = fs::File::options().read(true).write(true).open(paths.db())?;
     let (to, part) = (paths.db_before(), paths.0.join("db.part"));
     let length = log.metadata()?.len();
+    layout::remove_file(&part)?;
     if to.exists() || length > COPY_MAX || space::available(&paths.0)? < length + space::RESERVE_MIN {
         return Ok(());
     }
-    let copied = layout::remove_file(&part)
-        .and_then(|()| layout::create_file(&part))
+    let copied = layout::create_file(&part)
         .and_then(|mut part| std::io::copy(&mut log, &mut part))
+        .inspect(|_| reached("open.copied"))
         .and_then(|_| fs::rename(&part, &to));
     if let Err(error) = copied {
         tracing::warn!(%error, "the index is opened without a copy of its log");
@@ -132,10 +140,9 @@ fn keep_log(paths: &StorePaths) -> std::io::Result<()> {
 }
 
 fn read_keys(layout: &Layout) -> Result<Vec<Key>, OpenError> {
-    let damaged = |what: &str| OpenError::damaged(layout.root(), what);
     match key_file::read(&layout.key()) {
-        Ok(keys) => keys.ok_or_else(|| damaged("its key file holds no key")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(damaged("its key file is missing")),
+        Ok(keys) => keys.ok_or_else(|| OpenError::key(layout.root(), "holds no key")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(OpenError::key(layout.root(), "is missing")),
         Err(error) => Err(OpenError::io("read", &layout.key())(error)),
     }
 }
@@ -144,6 +151,7 @@ fn read_keys(layout: &Layout) -> Result<Vec<Key>, OpenError> {
 enum Trouble {
     Fault(Fault),
     OtherFormat(u32),
+    OtherKey,
 }
 
 impl From<Fault> for Trouble {
@@ -156,6 +164,7 @@ impl Trouble {
     fn into_error(self, layout: &Layout) -> OpenError {
         match self {
             Self::Fault(fault) => failed(layout, fault),
+            Self::OtherKey => OpenError::key(layout.root(), "holds the key of another store"),
             Self::OtherFormat(found) => {
                 let (directory, known) = (layout.root().to_path_buf(), FORMAT);
                 match found > known {
@@ -184,7 +193,7 @@ fn open_index(paths: &StorePaths, keys: &[Key], mark: &Mark) -> Result<(Index, K
     let account = row(meta::ACCOUNT)?.and_then(|row| <[u8; 16]>::try_from(&row[..]).ok()).map(AccountId);
     let account = account.ok_or_else(|| wrong("its index names no account"))?;
     let key = keys.iter().find(|key| key.access().account() == account);
-    let key = key.ok_or_else(|| wrong("the key file holds the key of another store"))?.clone();
+    let key = key.ok_or(Trouble::OtherKey)?.clone();
     let index = Index::new(db, paths, key.access())?;
     let (state, tally) = (index.state()?, index.tally(account)?);
     if mark.commit > state.commit {
@@ -206,6 +215,7 @@ pub(crate) fn reopen(layout: &Layout) -> Result<(Index, Key), Fault> {
     open_index(&paths, &keys, &mark).map_err(|trouble| match trouble {
         Trouble::Fault(fault) => fault,
         Trouble::OtherFormat(_) => other("the index is of another format"),
+        Trouble::OtherKey => other("the key file holds the key of another store"),
     })
 }
 
@@ -249,17 +259,23 @@ pub(crate) fn replace_store(layout: &Layout) -> std::io::Result<()> {
     let sync = || layout::sync_directory(layout.root());
     layout::remove_directory(&layout.store_old())?;
     fs::rename(layout.store_new().0, layout.store_next().0)?;
+    reached("replace.next");
     sync()?;
     fs::rename(layout.store().0, layout.store_old())?;
+    reached("replace.old");
     sync()?;
     fs::rename(layout.store_next().0, layout.store().0)?;
+    reached("replace.placed");
     sync()?;
-    layout::remove_directory(&layout.store_old())
+    layout::remove_directory(&layout.store_old()).inspect(|()| reached("replace.cleared"))
 }
 
 /// Finishes or undoes what a crash interrupted.
 pub(crate) fn settle_directories(layout: &Layout) -> std::io::Result<()> {
     let (store, next) = (layout.store().0, layout.store_next().0);
+    // They hold keys, among them such as were never put in force.
+    layout::remove_unfinished(&layout.key())?;
+    layout::remove_unfinished(&layout.key_new())?;
     if !store.exists() && next.exists() {
         fs::rename(&next, &store)?;
         layout::sync_directory(layout.root())?;
@@ -267,7 +283,9 @@ pub(crate) fn settle_directories(layout: &Layout) -> std::io::Result<()> {
     if store.exists() {
         layout::remove_directory(&next)?;
         layout::remove_directory(&layout.store_old())?;
-        if layout.key_new().exists() && !layout.key().exists() {
+        if layout.key().exists() {
+            layout::remove_file(&layout.key_new())?;
+        } else if layout.key_new().exists() {
             fs::rename(layout.key_new(), layout.key())?;
             layout::sync_directory(layout.root())?;
         }
@@ -303,20 +321,22 @@ fn finish(layout: &Layout, index: Index, key: Key, witness: Witness, run: [u8; 1
     index.drop_other_accounts().map_err(failed)?;
     let (state, tally) = (index.state().map_err(failed)?, index.tally(account).map_err(failed)?);
     let state = State { commit: state.commit + 1, ..state };
+    let settings = index.settings().map_err(failed)?;
+    let settings = settings.ok_or_else(|| failed(Fault::Other("its index names no process id".into())))?;
     let written = index.next_run().and_then(|number| {
         let mut changes = index::Changes::default();
+        settings.write(&mut changes.meta, state.commit, account);
         index::write_run(&mut changes.meta, account, number, run, Seq(tally.last.0 + 1));
         index::write_progress(&mut changes.meta, state, account, tally);
         index.apply(&index.account.trees, &changes)?;
         index.make_durable()
     });
     written.map_err(failed)?;
+    reached("open.run");
     witness
         .write(index::mark(run, state, account, &tally))
         .map_err(OpenError::io("write", &layout.store().witness()))?;
-    let pid = index::guarded(|| Ok(index.meta.get(meta::PID)?)).map_err(failed)?;
-    let pid = pid.and_then(|row| <[u8; 4]>::try_from(&row[..]).ok()).map(u32::from_be_bytes);
-    let pid = pid.ok_or_else(|| failed(Fault::Other("its index names no process id".into())))?;
+    reached("open.witnessed");
     if key_file::read(&layout.key()).is_ok_and(|keys| keys.is_some_and(|keys| keys.len() > 1))
         && let Err(error) = key_file::write(&layout.key(), &[&key])
     {
@@ -324,11 +344,8 @@ fn finish(layout: &Layout, index: Index, key: Key, witness: Witness, run: [u8; 1
     }
     let files = pass::list_files(layout).map_err(OpenError::io("read", &layout.blobs()))?;
     let peers = index::guarded(|| Peers::read(&index)).map_err(failed)?;
-    let text = |row: &[u8]| {
-        let row = index::guarded(|| Ok(index.meta.get(row)?)).map_err(failed)?;
-        Ok::<_, OpenError>(row.map_or(String::new(), |row| String::from_utf8_lossy(&row).into_owned()))
-    };
-    let remote = text(meta::REMOTE)?;
-    let public_url = PublicUrl { own: text(meta::PUBLIC_URL)?, remote: text(meta::REMOTE_PUBLIC_URL)? };
+    let remote_public_url = index::guarded(|| index::text(&index.meta, meta::REMOTE_PUBLIC_URL)).map_err(failed)?;
+    let Settings { pid, remote, public_url: own } = settings;
+    let public_url = PublicUrl { own, remote: remote_public_url };
     Ok(Opened { index, key, witness, run, state, tally, pid, peers, remote, public_url, files })
 }

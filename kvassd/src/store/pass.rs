@@ -7,11 +7,13 @@ use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::commit::{Job, LOOK};
+use super::downloads::Begun;
 use super::index::{Fault, Index};
 use super::plan::Version;
 use super::row;
 use super::value_reader::blob_length;
-use super::{Jobs, Shared, download, merge, value_writer};
+use super::{Jobs, Shared, download, downloads, merge, value_writer};
+use crate::failpoint::reached;
 use crate::keys::decode_hex;
 use crate::record::{Clear, Kind, RecordId, ValueHash};
 
@@ -169,18 +171,31 @@ fn wrong(what: &str) -> Fault {
     Fault::Other(what.into())
 }
 
-/// The files under `blobs/`. Unfinished ones are removed at once: nobody writes yet.
-pub(crate) fn list_files(layout: &super::layout::Layout) -> std::io::Result<Vec<ValueHash>> {
-    let mut files = Vec::new();
+/// The files under `blobs/`.
+#[derive(Default)]
+pub(crate) struct Files {
+    /// Those of whole values.
+    pub(crate) whole: Vec<ValueHash>,
+    /// Those that another store may send the rest of.
+    pub(crate) begun: Begun,
+}
+
+/// The files under `blobs/`. Nobody writes yet, so those that nobody will go on with are removed at once.
+pub(crate) fn list_files(layout: &super::layout::Layout) -> std::io::Result<Files> {
+    let mut files = Files::default();
     for file in std::fs::read_dir(layout.blobs())? {
         let file = file?;
         let name = file.file_name();
         let name = name.to_string_lossy();
         let mut hash = [0; 32];
-        if name.ends_with(value_writer::PART) || (name.ends_with(download::DOWN) && download::is_forgotten(&file)) {
+        let begun = downloads::parse(&name).filter(|_| !download::is_forgotten(&file));
+        if let Some((hash, id)) = begun {
+            files.begun.insert(hash, id);
+        } else if name.ends_with(value_writer::PART) || name.ends_with(downloads::DOWN) {
             super::layout::remove_file(&file.path())?;
+            reached("part.removed");
         } else if decode_hex(&name, &mut hash) {
-            files.push(ValueHash(hash));
+            files.whole.push(ValueHash(hash));
         }
     }
     Ok(files)

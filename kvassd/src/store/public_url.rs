@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use super::commit::{Committer, Job};
 use super::index;
+use super::settings::Settings;
 use super::{Store, WriteError};
 
 /// The longest public URL, in bytes.
@@ -86,7 +87,8 @@ impl Committer {
     pub(super) fn set_public_url(&mut self, own: Option<String>, remote: Option<String>) -> Result<(), WriteError> {
         let now = self.shared.public_url.borrow().clone();
         let url = PublicUrl { own: own.unwrap_or(now.own), remote: remote.unwrap_or(now.remote) };
-        self.write_meta(|meta, _| {
+        let settings = Settings { public_url: url.own.clone(), ..self.shared.settings() };
+        self.write_settings(&settings, |meta, _| {
             meta.insert(index::meta::PUBLIC_URL, url.own.as_bytes());
             meta.insert(index::meta::REMOTE_PUBLIC_URL, url.remote.as_bytes());
         })?;
@@ -102,7 +104,7 @@ impl Committer {
 
 /// Reads a URL, and leaves out what says nothing: the scheme's own port, slashes at the end. `None` for what could not
 /// stand before a path and a query.
-fn parse(text: &str) -> Option<String> {
+pub(crate) fn parse(text: &str) -> Option<String> {
     let (scheme, rest) = text.split_once("://")?;
     let scheme = scheme.to_ascii_lowercase();
     if text.len() > LONGEST || !["http", "https"].contains(&scheme.as_str()) {

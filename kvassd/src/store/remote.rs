@@ -8,6 +8,7 @@ use super::commit::{Committer, Job};
 use super::index;
 use super::peers::{self, RemotePeer, StoreId};
 use super::row::{self, RecordRow};
+use super::settings::Settings;
 use super::{ReadError, Seq, Store, WriteError};
 use crate::record::RecordId;
 
@@ -113,7 +114,8 @@ impl Committer {
         let is_another = *self.shared.remote.borrow() != remote;
         let before = self.shared.peers().remote();
         let peer = if is_another { RemotePeer::unknown(self.shared.now_us()) } else { before };
-        self.write_meta(|meta, account| {
+        let settings = Settings { remote: remote.clone(), ..self.shared.settings() };
+        self.write_settings(&settings, |meta, account| {
             meta.insert(index::meta::REMOTE, remote.as_bytes());
             meta.insert(index::meta::REMOTE_PEER, &peer.encode(account)[..]);
             if is_another {

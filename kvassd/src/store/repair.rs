@@ -3,7 +3,7 @@
 //! It does not trust sled to find anything: it looks for record and value rows in the bytes of the log, takes what
 //! verifies, and keeps the newest version of each entry whose value is whole. Nothing is removed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -18,11 +18,13 @@ use super::index::{self, Changes, Fault, Index, meta};
 use super::layout::{self, Layout};
 use super::plan::{self, Step, Version};
 use super::row::{self, READS_MARK, RECORD_MARK, RecordRow, State, Tally, VALUE_EXTRA, VALUE_MARK};
+use super::settings::{SETTINGS_MARK, Settings};
 use super::subject::Subject;
 use super::witness::Witness;
 use super::{OpenError, Seq, check, key_file, open};
 use crate::clock::now_us;
-use crate::keys::{Access, Key, decode_hex};
+use crate::failpoint::reached;
+use crate::keys::{Access, AccountId, Key, decode_hex};
 use crate::random::Random;
 use crate::record::{Clear, Kind, Record, RecordId, ValueHash};
 use crate::{seal, value};
@@ -46,6 +48,8 @@ pub struct Repaired {
     pub kept: u64,
     /// Names of entries whose newest version is lost; an older one is kept where there is one.
     pub lost: Vec<String>,
+    /// The remote, as far as it was found; empty: none.
+    pub remote: String,
     /// Where the old store is now.
     pub aside: PathBuf,
 }
@@ -59,48 +63,69 @@ pub struct Repaired {
 pub fn repair(directory: &Path, report: &mut dyn FnMut(&str)) -> Result<Repaired, OpenError> {
     let layout = Layout::new(directory);
     open::settle_directories(&layout).map_err(OpenError::io("put in order", directory))?;
-    let keys = read_keys(&layout)?;
+    let keys = read_keys(&layout, report)?;
     report("looking for what can be read");
-    let salvage = Salvage::read(&layout, &keys).map_err(OpenError::io("read", &layout.store().db()))?;
-    let pid = old_pid(&layout);
+    let mut salvage = Salvage::read(&layout, &keys).map_err(OpenError::io("read", &layout.store().db()))?;
+    if salvage.is_of_another_key(&layout, &keys) {
+        return Err(no_key(&layout, "holds the key of another store"));
+    }
+    if salvage.settings.is_none() {
+        // A store that no newer program has opened has no row of its own for them.
+        salvage.settings = old_settings(&layout).map(|settings| (0, settings));
+    }
     layout::make_directory(&layout.blobs()).map_err(OpenError::io("make", &layout.blobs()))?;
     let kept = salvage.choose(&layout);
     report(&format!("{} entries can be kept", kept.entries));
-    build(&layout, &salvage, &kept, keys[0].1.clone(), pid)?;
+    build(&layout, &salvage, &kept, keys[0].1.clone())?;
+    reached("repair.built");
     let aside = move_aside(&layout, &kept).map_err(OpenError::io("move the damaged store aside in", directory))?;
     key_file::write(&layout.key(), &[&keys[0].0]).map_err(OpenError::io("write", &layout.key()))?;
-    Ok(Repaired { kept: kept.entries, lost: kept.lost, aside })
+    let remote = salvage.settings.map_or(String::new(), |(_, settings)| settings.remote);
+    Ok(Repaired { kept: kept.entries, lost: kept.lost, remote, aside })
 }
 
 /// A key of the key file, the one in force first.
 type Owner = (Key, Access);
 
-fn read_keys(layout: &Layout) -> Result<Vec<Owner>, OpenError> {
-    let damaged = |what: &str| OpenError::damaged(layout.root(), what);
+/// Reads the keys. One wrong bit is mended: whose key it must be says the witness.
+fn read_keys(layout: &Layout, report: &mut dyn FnMut(&str)) -> Result<Vec<Owner>, OpenError> {
     let keys = match key_file::read(&layout.key()) {
-        Ok(keys) => keys.ok_or_else(|| {
-            damaged("its key file holds no key, and without it nothing can be read: put that of a backup back")
-        })?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(damaged(
-                "its key file is missing, and without it nothing can be read: put that of a backup back",
-            ));
-        }
+        Ok(keys) => keys.unwrap_or_default(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(no_key(layout, "is missing")),
         Err(error) => return Err(OpenError::io("read", &layout.key())(error)),
     };
     let mut keys: Vec<Owner> = keys.into_iter().map(|key| (key.clone(), key.access())).collect();
-    let in_force = Witness::open(&layout.store().witness()).ok().and_then(|(_, mark)| mark).map(|mark| mark.account);
+    let in_force = in_force(layout);
+    if let Some(account) = in_force.filter(|account| keys.iter().all(|(_, keys)| keys.account() != *account))
+        && let Some(key) = key_file::mend(&layout.key(), account).map_err(OpenError::io("read", &layout.key()))?
+    {
+        report("one bit of the key file was wrong, and is mended");
+        keys = vec![(key.clone(), key.access())];
+    }
+    if keys.is_empty() {
+        return Err(no_key(layout, "holds no key"));
+    }
     keys.sort_by_key(|(_, keys)| Some(keys.account()) != in_force);
     Ok(keys)
 }
 
-/// The process id of the damaged store, where a copy of its index still opens: sled may wipe what it opens.
-fn old_pid(layout: &Layout) -> Option<u32> {
+/// Which account was in force when the witness was last written; `None` where it does not verify.
+fn in_force(layout: &Layout) -> Option<AccountId> {
+    Witness::open(&layout.store().witness()).ok()?.1.map(|mark| mark.account)
+}
+
+fn no_key(layout: &Layout, what: &str) -> OpenError {
+    let way = "put that of a backup back, or write there what 'kvass config show' says on another device";
+    let text = format!("its key file {what}, and without it nothing can be read: {way}");
+    OpenError::damaged(layout.root(), text)
+}
+
+/// What was set in the damaged store, where a copy of its index still opens: sled may wipe what it opens.
+fn old_settings(layout: &Layout) -> Option<Settings> {
     let copy = layout.store_new();
     open::copy_without_snapshots(&layout.store(), &copy).ok()?;
     let db = index::open_sled(&copy.sled()).ok()?;
-    let row = index::guarded(|| Ok(db.open_tree(meta::TREE)?.get(meta::PID)?)).ok()??;
-    <[u8; 4]>::try_from(&row[..]).ok().map(u32::from_be_bytes).filter(|pid| *pid > 0)
+    index::guarded(|| index::settings(&db.open_tree(meta::TREE)?)).ok()?
 }
 
 /// A version that was found, under the key in force.
@@ -125,6 +150,7 @@ impl Candidate {
 type Place = (usize, u64, usize);
 
 /// All that was found in the bytes of the log, and of the copy that a failed opening left of it.
+#[derive(Default)]
 struct Salvage {
     logs: Vec<File>,
     versions: HashMap<RecordId, Vec<Candidate>>,
@@ -132,6 +158,10 @@ struct Salvage {
     /// How often links were read.
     reads: HashMap<RecordId, u64>,
     counter: u64,
+    /// What was set last, and by which commit.
+    settings: Option<(u64, Settings)>,
+    /// Whether a row of any record was seen, whosever it is.
+    has_rows: bool,
 }
 
 /// What the new store will hold.
@@ -143,8 +173,7 @@ struct Kept {
 
 impl Salvage {
     fn read(layout: &Layout, keys: &[Owner]) -> io::Result<Self> {
-        let (versions, values, reads) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let mut salvage = Self { logs: Vec::new(), versions, values, reads, counter: 0 };
+        let mut salvage = Self::default();
         let store = layout.store();
         for path in [store.db(), store.db_before()] {
             match File::open(path) {
@@ -173,6 +202,7 @@ impl Salvage {
             let bytes = &window[at..];
             if bytes.starts_with(RECORD_MARK) {
                 if let Some((row, rest)) = RecordRow::decode_prefix(bytes) {
+                    self.has_rows = true;
                     self.take_record(&row, &bytes[..bytes.len() - rest.len()], keys);
                 }
             } else if bytes.starts_with(VALUE_MARK)
@@ -186,8 +216,18 @@ impl Salvage {
             {
                 let most = self.reads.entry(id).or_default();
                 *most = count.max(*most);
+            } else if bytes.starts_with(SETTINGS_MARK) {
+                let found = keys.iter().find_map(|(_, keys)| Settings::decode(bytes, keys.account()));
+                let newest = self.settings.take().into_iter().chain(found).max_by_key(|(commit, _)| *commit);
+                self.settings = newest;
             }
         }
+    }
+
+    /// Whether nothing speaks for the keys, and something against them: an empty store would then be made of a full one.
+    fn is_of_another_key(&self, layout: &Layout, keys: &[Owner]) -> bool {
+        let is_in_force = |account: AccountId| keys.iter().any(|(_, keys)| keys.account() == account);
+        self.versions.is_empty() && in_force(layout).map_or(self.has_rows, |account| !is_in_force(account))
     }
 
     fn take_record(&mut self, row: &RecordRow, bytes: &[u8], keys: &[Owner]) {
@@ -261,11 +301,11 @@ fn candidate(row: &RecordRow, bytes: &[u8], owner: &Access, in_force: &Access) -
 }
 
 /// Builds the new store under another name.
-fn build(layout: &Layout, salvage: &Salvage, kept: &Kept, keys: Access, pid: Option<u32>) -> Result<(), OpenError> {
+fn build(layout: &Layout, salvage: &Salvage, kept: &Kept, keys: Access) -> Result<(), OpenError> {
     let at = layout.store_new();
     layout::remove_directory(&at.0).map_err(OpenError::io("remove", &at.0))?;
     let mut seed = Seed::random(keys.account(), &Random::system())?;
-    seed.pid = pid.unwrap_or(seed.pid);
+    seed.settings = salvage.settings.as_ref().map_or(seed.settings, |(_, settings)| settings.clone());
     seed.counter = salvage.counter;
     let account = keys.account();
     let filled = create::begin(&at, &seed).and_then(|db| {
@@ -304,7 +344,7 @@ fn write(index: &Index, salvage: &Salvage, batch: &[Candidate], state: State, ta
     index.apply(&index.account.trees, &changes)
 }
 
-/// Moves the old store aside with all files that the new one does not need, and puts the new one in its place.
+/// Moves the old store aside, after all files that the new one does not need, and puts the new one in its place.
 fn move_aside(layout: &Layout, kept: &Kept) -> io::Result<PathBuf> {
     let mut seconds = now_us() / 1_000_000;
     let aside = loop {
@@ -317,29 +357,37 @@ fn move_aside(layout: &Layout, kept: &Kept) -> io::Result<PathBuf> {
     layout::make_directory(&aside)?;
     layout::make_directory(&aside.join("blobs"))?;
     fs::copy(layout.key(), aside.join(paths::KEY))?;
+    reached("repair.aside");
+    // While the old store is in force: a start of the new one removes files to which nothing refers.
+    move_files(layout, kept, &aside.join("blobs"))?;
     fs::rename(layout.store_new().0, layout.store_next().0)?;
+    reached("repair.next");
     layout::sync_directory(layout.root())?;
     if layout.store().0.exists() {
         fs::rename(layout.store().0, aside.join(paths::STORE))?;
+        reached("repair.moved");
         layout::sync_directory(layout.root())?;
     }
     fs::rename(layout.store_next().0, layout.store().0)?;
+    reached("repair.placed");
     layout::sync_directory(layout.root())?;
-    let needed: std::collections::HashSet<_> = kept
-        .versions
-        .iter()
-        .filter(|version| version.clear.has_blob())
-        .map(|version| version.clear.value_hash)
-        .collect();
+    layout::sync_directory(&aside)?;
+    Ok(aside)
+}
+
+/// Moves the files that the new store does not need.
+fn move_files(layout: &Layout, kept: &Kept, to: &Path) -> io::Result<()> {
+    let versions = kept.versions.iter().filter(|version| version.clear.has_blob());
+    let needed: HashSet<_> = versions.map(|version| version.clear.value_hash).collect();
     for file in fs::read_dir(layout.blobs())? {
         let file = file?;
         let mut hash = [0; 32];
         let is_needed = decode_hex(&file.file_name().to_string_lossy(), &mut hash) && needed.contains(&ValueHash(hash));
         if !is_needed {
-            fs::rename(file.path(), aside.join("blobs").join(file.file_name()))?;
+            fs::rename(file.path(), to.join(file.file_name()))?;
+            reached("repair.blob");
         }
     }
-    layout::sync_directory(&aside)?;
-    layout::sync_directory(&layout.blobs())?;
-    Ok(aside)
+    layout::sync_directory(to)?;
+    layout::sync_directory(&layout.blobs())
 }

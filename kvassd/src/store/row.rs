@@ -17,8 +17,8 @@ pub(crate) const VALUE_MARK: &[u8; 8] = b"kvassV1\n";
 /// Bytes of a record row beside the record's clear and sealed parts: mark, place, two lengths, authentication and sum.
 const RECORD_EXTRA: usize = 8 + 8 + 2 + 2 + 32 + SUM;
 
-/// Bytes of the sum that ends a record row.
-const SUM: usize = 8;
+/// Bytes of the sum that ends rows of records, counts and settings.
+pub(crate) const SUM: usize = 8;
 
 /// Bytes of a value row before the sealed value: mark, hash and length.
 pub(crate) const VALUE_EXTRA: usize = 8 + 32 + 2;
@@ -89,7 +89,8 @@ impl RecordRow {
     }
 }
 
-fn sum(account: AccountId, row: &[u8]) -> [u8; SUM] {
+/// Says that a row is whole and of an account.
+pub(crate) fn sum(account: AccountId, row: &[u8]) -> [u8; SUM] {
     let mut sum = [0; SUM];
     sum.copy_from_slice(&Sha256::new().chain_update(account.0).chain_update(row).finalize()[..SUM]);
     sum

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use super::WriteError;
 use super::layout::{self, Layout};
+use super::{Disk, WriteError};
+use crate::failpoint::reached;
 
 /// The reserve is never smaller than this, in bytes: an index that met a full disk needs room to be opened again.
 pub const RESERVE_MIN: u64 = 4 << 20;
@@ -27,11 +28,12 @@ pub(crate) enum Purpose {
 pub(crate) struct Space {
     layout: Layout,
     reserve: u64,
+    disk: Disk,
 }
 
 impl Space {
-    pub(crate) fn new(layout: Layout, reserve: u64) -> Self {
-        Self { layout, reserve: reserve.max(RESERVE_MIN) }
+    pub(crate) fn new(layout: Layout, reserve: u64, disk: Disk) -> Self {
+        Self { layout, reserve: reserve.max(RESERVE_MIN), disk }
     }
 
     /// Checks that `need` more bytes leave the reserve whole.
@@ -43,7 +45,9 @@ impl Space {
             Purpose::Store => self.reserve,
             Purpose::Remove => self.reserve / 4,
         };
-        let free = available(self.layout.root())
+        let free = self
+            .disk
+            .free(self.layout.root())
             .map_err(|source| WriteError::Io { what: "tell the free space of the disk", source })?;
         if free < reserve.saturating_add(need) {
             return Err(WriteError::DiskFull { free, reserve });
@@ -53,7 +57,7 @@ impl Space {
 
     /// What a full disk is called where the disk itself said so.
     pub(crate) fn full(&self) -> WriteError {
-        WriteError::DiskFull { free: available(self.layout.root()).unwrap_or(0), reserve: self.reserve }
+        WriteError::DiskFull { free: self.disk.free(self.layout.root()).unwrap_or(0), reserve: self.reserve }
     }
 
     /// Gives the ballast up.
@@ -70,8 +74,10 @@ impl Space {
         {
             return;
         }
-        let laid =
-            self.drop_ballast().and_then(|()| layout::create_file(&path)).and_then(|file| allocate(&file, BALLAST));
+        let laid = self.drop_ballast().and_then(|()| layout::create_file(&path)).and_then(|file| {
+            reached("ballast.created");
+            allocate(&file, BALLAST)
+        });
         if let Err(error) = laid {
             tracing::debug!(%error, "no ballast");
             let _ = layout::remove_file(&path);

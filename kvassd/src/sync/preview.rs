@@ -128,7 +128,7 @@ impl<'a> Look<'a> {
             let differ = records.iter().map(|theirs| store.differs(&keys, theirs));
             differ.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()
         };
-        for difference in session::call(differ).await?.map_err(SessionError::from)? {
+        for difference in session::call(self.store, differ).await?.map_err(SessionError::from)? {
             self.differing += 1;
             self.first.insert(difference.name.clone(), difference);
             if self.first.len() > NAMES {

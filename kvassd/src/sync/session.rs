@@ -22,7 +22,7 @@ use prost::bytes::Bytes;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::channel::{Channel, ChannelError, Opener};
@@ -364,7 +364,7 @@ impl Session {
     async fn note_public_url(&self, url: String) {
         let store = self.store.clone();
         if self.side == Side::Initiator
-            && let Ok(Err(error)) = call(move || store.meet_public_url(&url)).await
+            && let Ok(Err(error)) = call(&self.store, move || store.meet_public_url(&url)).await
         {
             tracing::warn!(%error, "what stands before links was not noted");
         }
@@ -379,7 +379,7 @@ impl Session {
         let run = <[u8; 16]>::try_from(run.as_slice()).map_err(|_| SessionError::Protocol("an id is too short"))?;
         let cursor = Cursor { run: RunId(run), seq: Seq(resume.seq) };
         let store = self.store.clone();
-        let accepted = call(move || store.accepts(cursor)).await??;
+        let accepted = call(&self.store, move || store.accepts(cursor)).await??;
         if accepted {
             self.store.begin_peer(self.account, peer, cursor.seq);
         }
@@ -388,7 +388,7 @@ impl Session {
 
     async fn fork(&self, own: StoreId) -> Result<Ended, SessionError> {
         let store = self.store.clone();
-        call(move || store.fork(own)).await??;
+        call(&self.store, move || store.fork(own)).await??;
         Ok(Ended::Again)
     }
 }
@@ -405,11 +405,33 @@ fn ended(end: &v1::End) -> Result<Ended, SessionError> {
 
 /// Runs a call into the store on a thread that may block. Where the runtime has only this one thread, as in a
 /// simulation, it runs here: another thread would make time pass by itself.
-pub(super) async fn call<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Result<T, SessionError> {
-    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
-        return Ok(call());
+pub(super) async fn call<T: Send + 'static>(
+    store: &Store,
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, SessionError> {
+    if Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread {
+        return spawn_blocking(call).await.map_err(|_| SessionError::Panic);
     }
-    spawn_blocking(call).await.map_err(|_| SessionError::Panic)
+    match store.surroundings().disk.pause() {
+        Duration::ZERO => Ok(call()),
+        pause => Ok(call_slowly(pause, call).await),
+    }
+}
+
+/// Runs a call with a pause before and after it. As on a thread, it goes on where nobody waits for it any more.
+async fn call_slowly<T: Send + 'static>(pause: Duration, call: impl FnOnce() -> T + Send + 'static) -> T {
+    let calling = tokio::spawn(async move {
+        sleep(pause).await;
+        let done = call();
+        sleep(pause).await;
+        done
+    });
+    match calling.await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime ends, and with it whoever waits.
+        Err(_) => std::future::pending().await,
+    }
 }
 
 #[cfg(test)]

@@ -2,31 +2,34 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use kvassd::accept::Door;
 use kvassd::clock::Clock;
-use kvassd::keys::{Key, Keys};
 use kvassd::random::Random;
-use kvassd::record::{Clear, Kind};
-use kvassd::store::{Options, Seq, Store, Surroundings};
+use kvassd::record::{Clear, Kind, RecordId};
+use kvassd::store::{Disk, Options, Seq, Store, Surroundings};
 use kvassd::sync::remote::Remote;
 use kvassd::sync::server;
 use tokio_util::sync::CancellationToken;
 use turmoil::net::TcpListener;
 
 use crate::chance::Chance;
-use crate::model::{NAMES, State, Version};
+use crate::model::{State, Subject, Version};
 use crate::network::{Listener, Scissors};
+use crate::trap::{Trap, copy};
 
 /// The name of the server on the simulated network.
 pub const SERVER: &str = "server";
 
 pub const PORT: u16 = 8000;
+
+/// Bytes that are free on a disk that is not full.
+pub const PLENTY: u64 = 1 << 40;
 
 const OPTIONS: Options = Options { value_max: 8 << 20, reserve: 0 };
 
@@ -41,55 +44,20 @@ pub struct Life {
     /// The link of a device; `None` on the server.
     pub remote: Option<Remote>,
     pub stop: CancellationToken,
+    scissors: Scissors,
 }
 
 /// What the simulated host runs.
 async fn live(life: Option<Life>) -> turmoil::Result {
-    let Some(Life { store, remote, stop }) = life else { return Ok(()) };
+    let Some(Life { store, remote, stop, scissors }) = life else { return Ok(()) };
     match remote {
         Some(remote) => remote.run(stop).await?,
         None => {
             let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
-            server::serve(Door::default(), store, Listener(listener), stop).await?;
+            server::serve(Door::default(), store, Listener { listener, scissors }, stop).await?;
         }
     }
     Ok(())
-}
-
-/// Takes a copy of a machine's files in the middle of what it does, and cuts the machine off in the same moment: what
-/// it does from then on nobody hears of. So the copy is what a kill at that moment leaves.
-#[derive(Default)]
-pub struct Trap {
-    /// How often time or randomness may still be asked for; 0: it is not set.
-    left: AtomicU64,
-    sprung: AtomicBool,
-    from: Mutex<PathBuf>,
-    to: Mutex<PathBuf>,
-    /// Whom the machine can reach.
-    others: Mutex<Vec<String>>,
-    name: String,
-}
-
-impl Trap {
-    fn step(&self) {
-        if self.left.load(Relaxed) == 0 || self.left.fetch_sub(1, Relaxed) > 1 {
-            return;
-        }
-        self.sprung.store(true, Relaxed);
-        copy(&self.from.lock().unwrap(), &self.to.lock().unwrap());
-        if turmoil::in_simulation() {
-            self.others.lock().unwrap().iter().for_each(|other| turmoil::partition(&self.name[..], &other[..]));
-        }
-    }
-
-    /// Takes the trap away.
-    pub fn disarm(&self) {
-        self.left.store(0, Relaxed);
-    }
-
-    pub fn is_sprung(&self) -> bool {
-        self.sprung.load(Relaxed)
-    }
 }
 
 pub struct Machine {
@@ -98,6 +66,10 @@ pub struct Machine {
     pub trap: Arc<Trap>,
     /// By how much its clock is wrong, in microseconds.
     pub skew_us: Arc<AtomicI64>,
+    /// The longest that a call into its store may take, in milliseconds.
+    pub slowness_ms: Arc<AtomicU64>,
+    /// Bytes that are free on its disk.
+    pub free: Arc<AtomicU64>,
     pub backups: Vec<PathBuf>,
     pub life: Option<Life>,
     surroundings: Surroundings,
@@ -110,7 +82,7 @@ pub struct Machine {
 impl Machine {
     /// A machine that does not run, with an empty directory. `time_us` is the right time.
     pub fn new(name: &str, root: &Path, time_us: &Arc<AtomicU64>, chance: u64) -> Self {
-        let trap = Arc::new(Trap { name: name.into(), ..Trap::default() });
+        let trap = Arc::new(Trap::new(name));
         let skew_us = Arc::new(AtomicI64::new(0));
         let clock = {
             let (trap, skew_us, time_us) = (Arc::clone(&trap), Arc::clone(&skew_us), Arc::clone(time_us));
@@ -127,15 +99,23 @@ impl Machine {
                 Ok(())
             })
         };
+        let (slowness_ms, free) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(PLENTY)));
+        let disk = {
+            let (slowness_ms, free, time_us) = (Arc::clone(&slowness_ms), Arc::clone(&free), Arc::clone(time_us));
+            let pause = move || pause(slowness_ms.load(Relaxed), chance ^ time_us.load(Relaxed));
+            Disk::new(move |_| Ok(free.load(Relaxed)), pause)
+        };
         let root = root.join(name);
         let mut machine = Self {
             name: name.into(),
-            scissors: Scissors::default(),
+            scissors: Scissors::new(Arc::clone(&trap)),
             trap,
             skew_us,
+            slowness_ms,
+            free,
             backups: Vec::new(),
             life: None,
-            surroundings: Surroundings { clock, random, threads: false },
+            surroundings: Surroundings { clock, random, threads: false, disk },
             directory: PathBuf::new(),
             root,
             copies: 0,
@@ -163,30 +143,26 @@ impl Machine {
 
     /// Opens the store in the directory; the host has to be started then.
     pub fn open(&mut self) {
-        self.trap.left.store(0, Relaxed);
-        self.trap.sprung.store(false, Relaxed);
+        self.trap.clear();
         lay_ballast(&self.directory);
         let store = Store::open_in(&self.directory, OPTIONS, self.surroundings.clone(), &|_| {});
         let store = store.unwrap_or_else(|error| panic!("{}: the store does not open: {error}", self.name));
         let remote = (!self.is_server()).then(|| Remote::over(Arc::new(self.scissors.clone()), store.clone()));
-        let life = Life { store, remote, stop: CancellationToken::new() };
+        let life = Life { store, remote, stop: CancellationToken::new(), scissors: self.scissors.clone() };
         *self.slot.borrow_mut() = Some(life.clone());
         self.life = Some(life);
     }
 
-    /// Sets the trap: it springs when time or randomness is asked for the `count`th time from now.
-    pub fn set_trap(&mut self, count: u64, others: Vec<String>) {
+    /// Makes the trap ready to spring.
+    pub fn place_trap(&mut self, others: Vec<String>) {
         let to = self.new_directory();
-        *self.trap.from.lock().unwrap() = self.directory.clone();
-        *self.trap.to.lock().unwrap() = to;
-        *self.trap.others.lock().unwrap() = others;
-        self.trap.left.store(count, Relaxed);
+        self.trap.place(&self.directory, to, others);
     }
 
     /// What a kill leaves: a copy of the files as they lie, or as they lay when the trap sprang.
     pub fn freeze(&mut self) -> PathBuf {
         if self.trap.is_sprung() {
-            return self.trap.to.lock().unwrap().clone();
+            return self.trap.copy();
         }
         let to = self.new_directory();
         copy(&self.directory, &to);
@@ -195,7 +171,8 @@ impl Machine {
 
     /// Forgets what ran, after the host was crashed or has ended.
     pub fn bury(&mut self) -> Option<Life> {
-        self.trap.left.store(0, Relaxed);
+        self.trap.disarm();
+        self.scissors.cut_behind(None);
         self.slot.borrow_mut().take();
         self.life.take()
     }
@@ -235,12 +212,9 @@ impl Machine {
         &self.life.as_ref().expect("the machine runs").store
     }
 
-    /// What its store has.
-    pub fn state(&self) -> State {
+    /// What its store has; `known` says what a record is of. Every value must be here, whole.
+    pub fn state(&self, known: impl Fn(RecordId) -> Subject) -> State {
         let store = self.store();
-        let Key::Encryption(key) = store.key() else { panic!("a machine has a full key") };
-        let keys = Keys::derive(&key);
-        let ids: [_; NAMES] = std::array::from_fn(|at| keys.record_id(&name(at)));
         let mut state = State::default();
         let mut after = Seq(0);
         while after < store.head() {
@@ -248,8 +222,9 @@ impl Machine {
             after = part.cursor.unwrap().seq;
             for (_, travelling) in part.records {
                 let clear = Clear::parse(&travelling.record.clear).unwrap();
-                let at = ids.iter().position(|id| *id == clear.id).expect("an id of a name that is used");
-                state[at] = Some(version(&clear));
+                let what = known(clear.id);
+                assert!(!clear.has_blob() || store.has_blob(&clear), "{}: {what:?} has no value", self.name);
+                state.insert(what, version(&clear));
             }
         }
         state
@@ -259,43 +234,19 @@ impl Machine {
 fn version(clear: &Clear) -> Version {
     let stamp = clear.stamp;
     let place = (stamp.time_us, stamp.counter, std::cmp::Reverse(stamp.pid));
-    Version { place, removed: clear.kind == Kind::REMOVAL, hash: clear.value_hash.0 }
+    let hash = if clear.kind == Kind::VALUE { clear.value_hash.0 } else { [0; 32] };
+    Version { place, removed: clear.kind == Kind::REMOVAL, hash }
+}
+
+/// How long a call takes that is made at a time: most often hardly longer than no time, and sometimes long. Calls of
+/// one moment take the same, because their order is none of this world.
+fn pause(longest_ms: u64, moment: u64) -> Duration {
+    let mut chance = Chance::new(moment);
+    let most = if chance.one_in(4) { longest_ms } else { longest_ms.min(20) };
+    Duration::from_millis(if most == 0 { 0 } else { chance.below(most + 1) })
 }
 
 /// A ballast that takes no space: a thousand of them are laid.
 fn lay_ballast(directory: &Path) {
     fs::File::create(directory.join("ballast")).unwrap().set_len(16 << 20).unwrap();
-}
-
-/// Copies a data directory in which nobody writes but sled's own threads, which move things about.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for file in fs::read_dir(from).unwrap() {
-        let file = file.unwrap();
-        let (from, to) = (file.path(), to.join(file.file_name()));
-        if file.file_type().unwrap().is_dir() {
-            copy(&from, &to);
-        } else if file.file_name() != "ballast" {
-            copy_file(&from, &to);
-        }
-    }
-}
-
-/// Copies a file as it was in one moment.
-fn copy_file(from: &Path, to: &Path) {
-    let read = || match fs::read(from) {
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        read => Some(read.unwrap()),
-    };
-    let mut bytes = read();
-    loop {
-        let again = read();
-        if again == bytes {
-            break;
-        }
-        bytes = again;
-    }
-    if let Some(bytes) = bytes {
-        fs::write(to, bytes).unwrap();
-    }
 }

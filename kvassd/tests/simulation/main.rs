@@ -1,49 +1,88 @@
-//! Whole worlds in simulated time: a server and devices, real stores, sessions and links, over a network that loses,
-//! holds and cuts, with kills, wrong clocks, restored and copied stores, and changes of key. In the end all machines
-//! must have the same, and nothing that was acknowledged may be missing.
+//! Whole worlds in simulated time: a server, full or blind, and devices, real stores, sessions and links, over a network
+//! that loses, holds and cuts, with kills, slow and full disks, clocks that jump, restored and copied stores, and
+//! changes of key. In the end all machines must have the same, and nothing that was acknowledged may be missing.
 //!
 //! Everything follows from a seed. `KVASS_SEED=17` runs one world and prints what happens in it; `KVASS_SEEDS=2000`
-//! runs that many in place of a hundred.
+//! runs that many in place of a hundred, from `KVASS_FIRST_SEED` on.
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+mod acts;
+mod boundaries;
 mod chance;
 mod fate;
+mod frames;
+mod links;
 mod machine;
 mod model;
 mod network;
+mod quiet;
 mod trace;
+mod trap;
+mod waits;
 mod world;
 
-use std::panic::catch_unwind;
-use std::sync::Mutex;
+use std::cell::Cell;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, Once};
 use std::time::Instant;
+
+use model::Content;
+use trace::Trace;
+use world::{Way, World};
 
 /// Worlds of a normal run.
 const SEEDS: u64 = 100;
+
+/// Of so many boundaries of a session a normal run looks at one. They go by twos and threes, so that it meets all kinds.
+const SOME: usize = 11;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|number| number.parse().unwrap())
 }
 
-/// Runs worlds on all processors, and names those that fail.
-fn run(seeds: u64) {
-    let (next, failed) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+thread_local! {
+    /// Panics on this thread. Those in a task of a machine end that task, and nobody else would hear of them.
+    static PANICS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Lives a world in which nothing may panic.
+fn watched(live: impl FnOnce() -> (Trace, f64)) -> (Trace, f64) {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICS.set(PANICS.get() + 1);
+            usual(panic);
+        }));
+    });
+    PANICS.set(0);
+    let lived = live();
+    assert_eq!(PANICS.get(), 0, "a task panicked");
+    lived
+}
+
+/// Runs worlds on all processors, and names those that fail by what `again` says.
+fn run(numbers: Range<u64>, live: impl Fn(u64) -> (Trace, f64) + Sync, again: impl Fn(u64) -> String + Sync) {
+    let (next, failed) = (AtomicU64::new(numbers.start), Mutex::new(Vec::new()));
     let (events, seconds, begun) = (AtomicU64::new(0), AtomicU64::new(0), Instant::now());
+    // One failure is enough for whoever only asks whether there is any.
+    let stops = std::env::var_os("KVASS_STOP").is_some();
     let work = || loop {
-        let seed = next.fetch_add(1, Relaxed);
-        if seed >= seeds {
+        let number = next.fetch_add(1, Relaxed);
+        if number >= numbers.end || (stops && !failed.lock().unwrap().is_empty()) {
             return;
         }
-        match catch_unwind(|| fate::live(seed, false)) {
+        match catch_unwind(AssertUnwindSafe(|| watched(|| live(number)))) {
             Ok((trace, lived)) => {
                 events.fetch_add(trace.events.len() as u64, Relaxed);
                 seconds.fetch_add(lived as u64, Relaxed);
             }
             Err(_) => {
-                eprintln!("KVASS_SEED={seed} cargo test -p kvassd --test simulation worlds_converge -- --nocapture");
-                failed.lock().unwrap().push(seed);
+                eprintln!("{} cargo test -p kvassd --test simulation -- --nocapture", again(number));
+                failed.lock().unwrap().push(number);
             }
         }
     };
@@ -53,17 +92,52 @@ fn run(seeds: u64) {
         }
     });
     let (events, seconds) = (events.into_inner(), seconds.into_inner());
-    println!("{seeds} worlds, {events} events, {seconds} simulated seconds in {:?}", begun.elapsed());
+    println!("worlds {numbers:?}: {events} events, {seconds} simulated seconds in {:?}", begun.elapsed());
     let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "{} of {seeds} worlds failed: {failed:?}", failed.len());
+    assert!(failed.is_empty(), "{} of the worlds {numbers:?} failed: {failed:?}", failed.len());
 }
 
 #[test]
 fn worlds_converge() {
-    match number("KVASS_SEED") {
-        Some(seed) => println!("{}", fate::live(seed, true).0.hash()),
-        None => run(number("KVASS_SEEDS").unwrap_or(SEEDS)),
+    if let Some(seed) = number("KVASS_SEED") {
+        return println!("{}", watched(|| fate::live(seed, true)).0.hash());
     }
+    let first = number("KVASS_FIRST_SEED").unwrap_or(0);
+    let count = number("KVASS_SEEDS").unwrap_or(SEEDS);
+    run(first..first + count, |seed| fate::live(seed, false), |seed| format!("KVASS_SEED={seed}"));
+}
+
+#[test]
+fn a_session_may_be_cut_behind_each_of_its_frames() {
+    let cases = boundaries::cases();
+    if let Some(case) = number("KVASS_BOUNDARY") {
+        let case = cases[case as usize];
+        println!("{case:?}");
+        return println!("{}", watched(|| boundaries::live(case, true)).0.hash());
+    }
+    // With more worlds than usual, all of them.
+    let step = if number("KVASS_SEEDS").is_none_or(|seeds| seeds <= SEEDS) { SOME } else { 1 };
+    let count = cases.len().div_ceil(step) as u64;
+    let which = |number: u64| number as usize * step;
+    let again = |number| format!("KVASS_BOUNDARY={}", which(number));
+    run(0..count, |number| boundaries::live(cases[which(number)], false), again);
+    println!("of {} boundaries", cases.len());
+}
+
+/// Found as seed 112.
+#[test]
+fn whoever_waits_for_both_sides_is_told_though_the_key_changes_meanwhile() {
+    let mut world = World::new(0, false, false);
+    world.add("device1", None);
+    // The log of the new key is shorter: what was replaced is not in it.
+    for seed in 0..5 {
+        world.write(1, 0, Some(Content { seed, size: 9 }));
+    }
+    world.wait_for_both(1);
+    world.set_way(1, Way::Lost);
+    world.step();
+    world.choose_key();
+    fate::end(&mut world);
 }
 
 #[test]

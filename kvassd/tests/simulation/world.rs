@@ -1,28 +1,29 @@
 //! A world: a server and devices on a simulated network, what befalls them, and what must be so in the end.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use kvass_proto::v1::link;
+use kvassd::keys::{AccountId, EncryptionKey, Keys};
+use kvassd::record::RecordId;
 use kvassd::store::Seq;
 use tempfile::TempDir;
 
 use crate::chance::Chance;
-use crate::machine::{Life, Machine, PORT, SERVER, name};
-use crate::model::{Content, Model, NAMES, State};
+use crate::links::{Link, Reads};
+use crate::machine::{Life, Machine, PLENTY, PORT, SERVER, name};
+use crate::model::{Model, NAMES, State, Subject};
+use crate::network::Boundary;
 use crate::trace::Trace;
+use crate::waits::Wait;
 
 /// How much time passes at once.
-const TICK: Duration = Duration::from_millis(20);
+pub const TICK: Duration = Duration::from_millis(20);
 
 /// The right time at the beginning, in microseconds since 1970.
 const BEGINNING_US: u64 = 1_700_000_000_000_000;
-
-/// How long machines may need until all have everything: the longest pause between two attempts, and what it takes to
-/// notice that a connection is dead, some times over.
-const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
 /// The state of a device's way to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,18 @@ pub struct World {
     pub keys: Vec<[u8; 32]>,
     pub ticks: u64,
     pub trace: Trace,
+    /// Whether the server has the server key alone.
+    pub is_blind: bool,
+    /// The links that were made.
+    pub links: Vec<Link>,
+    /// How often each was read through each machine, and what that was when the machine was backed up.
+    pub reads: Vec<BTreeMap<usize, Reads>>,
+    pub kept_reads: Vec<Vec<BTreeMap<usize, Reads>>>,
+    pub waits: Vec<Wait>,
+    /// Whether the server's store was replaced by one that has less, of which some device may not know yet.
+    pub is_replaced: bool,
+    /// The names by their ids in each account.
+    ids: BTreeMap<AccountId, BTreeMap<RecordId, Subject>>,
     seen: Vec<Seen>,
     time_us: Arc<AtomicU64>,
     sim: turmoil::Sim<'static>,
@@ -62,8 +75,8 @@ pub struct World {
 }
 
 impl World {
-    /// A world in which all machines have the same key, and nothing in their stores.
-    pub fn new(seed: u64, print: bool) -> Self {
+    /// A world with a server that has nothing in its store.
+    pub fn new(seed: u64, print: bool, is_blind: bool) -> Self {
         let sim = turmoil::Builder::new()
             .rng_seed(seed)
             .tick_duration(TICK)
@@ -81,6 +94,13 @@ impl World {
             keys: Vec::new(),
             ticks: 0,
             trace: Trace { print, ..Trace::default() },
+            is_blind,
+            links: Vec::new(),
+            reads: Vec::new(),
+            kept_reads: Vec::new(),
+            waits: Vec::new(),
+            is_replaced: false,
+            ids: BTreeMap::new(),
             seen: Vec::new(),
             time_us: Arc::new(AtomicU64::new(BEGINNING_US)),
             sim,
@@ -88,9 +108,8 @@ impl World {
         };
         world.new_key();
         world.add(SERVER, None);
-        for device in 1..=3 + world.chance.below(4) {
-            world.add(&format!("device{device}"), None);
-        }
+        // Nobody has met it yet.
+        world.is_replaced = false;
         world
     }
 
@@ -98,6 +117,9 @@ impl World {
         let mut key = [0; 32];
         self.chance.fill(&mut key);
         self.keys.push(key);
+        let keys = Keys::derive(&EncryptionKey::new(key));
+        let ids = (0..NAMES).map(|at| (keys.record_id(&name(at)), Subject::Name(at))).collect();
+        self.ids.insert(keys.account(), ids);
     }
 
     /// Puts a new key in force, or one that was so before.
@@ -115,9 +137,13 @@ impl World {
     pub fn add(&mut self, name: &str, clone_of: Option<usize>) {
         let at = self.machines.len();
         let mut machine = Machine::new(name, self.root.path(), &self.time_us, self.chance.next());
+        let mut reads = BTreeMap::new();
         if let Some(original) = clone_of {
             machine.clone_of(&self.machines[original]);
+            reads.clone_from(&self.reads[original]);
         }
+        self.reads.push(reads);
+        self.kept_reads.push(Vec::new());
         self.sim.host(name, machine.software());
         self.machines.push(machine);
         self.ways.push(Way::Open);
@@ -143,6 +169,11 @@ impl World {
         self.ticks as f64 * TICK.as_secs_f64()
     }
 
+    /// One of the devices.
+    pub fn a_device(&mut self) -> usize {
+        1 + self.chance.index(self.machines.len() - 1)
+    }
+
     pub fn is_up(&self, at: usize) -> bool {
         self.machines[at].life.is_some()
     }
@@ -153,6 +184,7 @@ impl World {
         self.reap();
         self.sim.step().expect("no part of a machine fails");
         self.ticks += 1;
+        self.look_at_waits();
         for at in 0..self.machines.len() {
             self.look_at(at);
         }
@@ -193,6 +225,7 @@ impl World {
         self.sim.crash(&self.machines[at].name[..]);
         drop(self.machines[at].bury());
         self.machines[at].move_to(left);
+        self.waits.retain(|wait| wait.at != at);
         let pause = if self.chance.one_in(2) { 1 } else { self.chance.below(1_000) };
         self.down_until[at] = Some(self.ticks + pause);
     }
@@ -215,10 +248,20 @@ impl World {
         self.machines.iter().filter(is_other).map(|other| other.name.clone()).collect()
     }
 
+    /// Sets a trap that springs when time or randomness is asked for the `count`th time from now.
     pub fn set_trap(&mut self, at: usize, count: u64) {
         let others = self.others(at);
-        self.machines[at].set_trap(count, others);
+        self.machines[at].place_trap(others);
+        self.machines[at].trap.set(count);
         self.note(at, &format!("will be killed when it asks for the {count}th time"));
+    }
+
+    /// Cuts a machine's connections, or kills it, behind a frame.
+    pub fn cut_behind(&mut self, at: usize, boundary: Boundary) {
+        let others = self.others(at);
+        self.machines[at].place_trap(others);
+        self.machines[at].scissors.cut_behind(Some(boundary));
+        self.note(at, &format!("will meet {boundary:?}"));
     }
 
     /// Starts a machine with the files that it has.
@@ -252,6 +295,7 @@ impl World {
             return;
         }
         self.observe(at);
+        self.waits.retain(|wait| wait.at != at);
         if let Some(Life { store, .. }) = self.machines[at].bury() {
             store.close();
         }
@@ -279,8 +323,21 @@ impl World {
 
     /// Looks at what a machine has: all that it had, or what is newer.
     pub fn observe(&mut self, at: usize) {
-        let state = self.machines[at].state();
+        let state = self.state(at);
         self.model.observe(at, &state);
+    }
+
+    /// What a machine has.
+    pub fn state(&self, at: usize) -> State {
+        let (_, account) = self.machines[at].store().identity();
+        let link = |id| self.links.iter().position(|link| link.token.locator() == id).map(Subject::Link);
+        let known = |id| self.ids.get(&account).and_then(|ids| ids.get(&id)).copied().or_else(|| link(id));
+        self.machines[at].state(|id| known(id).expect("an id of a name or a link that is used"))
+    }
+
+    /// What time it is by a machine's clock.
+    pub fn time_of(&self, at: usize) -> u64 {
+        self.time_us.load(Relaxed).saturating_add_signed(self.machines[at].skew_us.load(Relaxed))
     }
 
     pub fn observe_all(&mut self) {
@@ -291,55 +348,6 @@ impl World {
         }
     }
 
-    /// Gives a machine the newest key.
-    pub fn set_key(&mut self, at: usize) {
-        let key = self.keys[self.keys.len() - 1];
-        self.machines[at].store().set_key(Some(&key)).unwrap();
-        let (_, account) = self.machines[at].store().identity();
-        self.note(at, &format!("has the key of account {}", account.fingerprint()));
-    }
-
-    /// Stores a value, or removes an entry for `None`.
-    pub fn write(&mut self, at: usize, which: usize, content: Option<Content>) {
-        let store = self.machines[at].store();
-        match content {
-            Some(content) => {
-                let mut writer = store.writer(None).unwrap();
-                content.bytes().chunks(50_000).for_each(|part| writer.push(part).unwrap());
-                store.set(&name(which), writer.finish().unwrap(), 0).unwrap();
-            }
-            None if !store.remove(vec![name(which)]).unwrap().is_empty() => return,
-            None => {}
-        }
-        let version = self.machines[at].state()[which].expect("what was just written");
-        self.model.write(which, version, content);
-        // A machine that was killed meanwhile has told nobody.
-        if !self.machines[at].trap.is_sprung() {
-            self.model.acknowledge(at, which, version);
-        }
-        let size = content.map_or_else(|| "removed".into(), |content| format!("{} bytes", content.size));
-        self.note(at, &format!("name {which}: {size}, {:?}", version.place));
-    }
-
-    /// Puts a machine's files back to what they once were, or away.
-    pub fn put_back(&mut self, at: usize, backup: Option<&Path>) {
-        self.observe_all();
-        self.kill(at);
-        match backup {
-            Some(backup) => self.machines[at].restore(backup),
-            None => self.machines[at].delete(),
-        }
-        // What nobody else had may be lost with it.
-        self.machines[at].open();
-        let state = self.machines[at].state();
-        drop(self.machines[at].bury());
-        self.model.replace(at, state);
-        if backup.is_none() {
-            self.start(at);
-            self.set_key(at);
-        }
-    }
-
     /// Ends all that befalls the machines.
     pub fn heal(&mut self) {
         self.reap();
@@ -347,7 +355,11 @@ impl World {
             if !self.is_up(at) {
                 self.start(at);
             }
-            self.machines[at].trap.disarm();
+            let machine = &self.machines[at];
+            machine.trap.disarm();
+            machine.scissors.cut_behind(None);
+            machine.slowness_ms.store(0, Relaxed);
+            machine.free.store(PLENTY, Relaxed);
         }
         for at in 1..self.machines.len() {
             self.set_way(at, Way::Open);
@@ -361,87 +373,4 @@ impl World {
         }
         self.note(0, "all is well again");
     }
-
-    /// Waits until all machines have everything, and know it.
-    pub fn wait_for_quiet(&mut self) {
-        let end = self.ticks + (PATIENCE.as_millis() / TICK.as_millis()) as u64;
-        while !self.is_quiet() {
-            assert!(self.ticks < end, "not quiet in time:\n{}", self.report());
-            for _ in 0..5 {
-                self.step();
-            }
-            self.check_alarms();
-        }
-        self.note(0, "all is quiet");
-    }
-
-    /// Nobody may need the comparison of digests: it is an alarm.
-    fn check_alarms(&self) {
-        for machine in self.machines.iter().filter(|machine| machine.life.is_some()) {
-            let store = machine.store();
-            let alarmed = store.peers().keys().any(|peer| store.is_in_full_pass(*peer));
-            assert!(!alarmed, "{} was found to lack something:\n{}", machine.name, self.report());
-        }
-    }
-
-    fn is_quiet(&self) -> bool {
-        let digest = |machine: &Machine| machine.store().digest().unwrap();
-        let server = self.machines[0].store();
-        self.machines[1..].iter().all(|machine| {
-            let link = machine.life.as_ref().unwrap().remote.as_ref().unwrap().link().unwrap();
-            digest(machine) == digest(&self.machines[0])
-                && link.state() == link::State::Connected
-                && link.pending == 0
-                && server.pending(machine.store().identity().0).unwrap() == 0
-        })
-    }
-
-    fn report(&self) -> String {
-        let one = |machine: &Machine| {
-            let link = machine.life.as_ref().and_then(|life| life.remote.as_ref()?.link());
-            let (id, account) = machine.store().identity();
-            let peers = machine.store().peers();
-            format!(
-                "{}: {:02x?} of {}, {:?}\n  {link:?}\n  {peers:?}\n  {:?}\n",
-                machine.name,
-                &id.0[..4],
-                account.fingerprint(),
-                machine.store().head(),
-                machine.state()
-            )
-        };
-        self.machines.iter().map(one).collect()
-    }
-
-    /// Checks that all machines have the same, and nothing is missing that must be there.
-    pub fn check(&mut self) {
-        self.observe_all();
-        let expected = self.model.expected();
-        let state = self.machines[0].state();
-        for machine in &self.machines {
-            assert_eq!(
-                machine.store().digest().unwrap(),
-                self.machines[0].store().digest().unwrap(),
-                "{}",
-                machine.name
-            );
-            assert_eq!(machine.state(), state, "{}", machine.name);
-        }
-        for at in 0..NAMES {
-            let place = state[at].map(|version| version.place);
-            assert!(place >= expected[at], "name {at}: {place:?} and not {:?}", expected[at]);
-            let content = state[at].and_then(|version| self.model.content(at, &version));
-            for machine in &self.machines {
-                let found = read(machine, at);
-                assert!(found == content.map(Content::bytes), "name {at} is not what was written on {}", machine.name);
-            }
-        }
-    }
-}
-
-fn read(machine: &Machine, at: usize) -> Option<Vec<u8>> {
-    let (_, mut reader) = machine.store().read(&name(at)).unwrap()?;
-    let mut value = Vec::new();
-    while reader.next(&mut value).unwrap() {}
-    Some(value)
 }

@@ -61,7 +61,7 @@ pub(super) async fn differs(store: &Store, peer: StoreId, told: &v1::Digest) -> 
 
 async fn tally(store: &Store) -> Result<Option<([u8; 32], Seq)>, SessionError> {
     let from = store.clone();
-    match call(move || from.tally()).await? {
+    match call(store, move || from.tally()).await? {
         Err(ReadError::DiskFull) => Ok(None),
         tally => Ok(Some(tally?)),
     }

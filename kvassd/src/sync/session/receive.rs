@@ -18,6 +18,7 @@ use super::serve::Request;
 use super::values::Values;
 use super::write::Report;
 use super::{Ended, Frames, Progress, SessionError, call, ended};
+use crate::failpoint::reached;
 use crate::keys::AccountId;
 use crate::record::{Auth, Clear, Kind, Record, RecordId};
 use crate::store::{Cursor, Merged, Opening, RunId, Seq, Store, Travelling, WriteError};
@@ -73,7 +74,8 @@ impl Receiver {
             let full = self.full;
             tokio::select! {
                 biased;
-                _ = self.reports.recv_many(&mut reports, REPORTS) => self.reported(reports.drain(..)).await?,
+                // None come any more once the writing has failed, which ends the session when its turn comes.
+                1.. = self.reports.recv_many(&mut reports, REPORTS) => self.reported(reports.drain(..)).await?,
                 Ok(()) = commits.changed(), if !self.values.gone().is_empty() => self.look_again().await?,
                 Ok(()) = others.changed(), if self.values.waits_for_others() => self.values.look_again(),
                 () = async { sleep_until(full.unwrap_or_else(Instant::now)).await }, if full.is_some() => self.look_for_space(),
@@ -119,6 +121,7 @@ impl Receiver {
         let beyond = held.beyond.iter().take(RANGES).filter(|places| places.first <= head.0);
         let beyond: Vec<_> = beyond.map(|places| (Seq(places.first), place(places.last))).collect();
         self.store.acknowledge(self.account, self.peer.store, place(held.seq), &beyond);
+        reached("sync.acknowledgement-taken");
         let full = held.full;
         self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.full_there, full) != full);
     }
@@ -220,7 +223,8 @@ impl Receiver {
         &mut self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, SessionError> {
-        let mut called = pin!(call(work));
+        let store = self.store.clone();
+        let mut called = pin!(call(&store, work));
         loop {
             tokio::select! {
                 biased;

@@ -59,12 +59,12 @@ pub(super) async fn serve(
         let file = match open.take().filter(|(open, _)| *open == hash) {
             Some((_, file)) => Some(file),
             None => {
-                let store = store.clone();
-                call(move || store.blob(hash)).await?
+                let from = store.clone();
+                call(&store, move || from.blob(hash)).await?
             }
         };
         open = match file {
-            Some(file) => answer(&outbox, request, file).await?.map(|file| (hash, file)),
+            Some(file) => answer(&store, &outbox, request, file).await?.map(|file| (hash, file)),
             None => None,
         };
         if open.is_none() {
@@ -76,6 +76,7 @@ pub(super) async fn serve(
 
 /// Sends a range of a value's file; `None` where it is not readable.
 async fn answer(
+    store: &Store,
     outbox: &Outbox,
     Request { hash, mut offset, length }: Request,
     mut file: BlobFile,
@@ -84,7 +85,7 @@ async fn answer(
     let mut left = length;
     while left > 0 {
         let mut data = vec![0; left.min(READ * PART)];
-        let read = call(move || file.read(offset, &mut data).ok().map(|()| (file, data))).await?;
+        let read = call(store, move || file.read(offset, &mut data).ok().map(|()| (file, data))).await?;
         let Some((back, data)) = read else { return Ok(None) };
         file = back;
         left -= data.len();

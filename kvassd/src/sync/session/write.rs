@@ -49,11 +49,11 @@ pub(super) async fn write(
     mut work: mpsc::UnboundedReceiver<Work>,
     reports: mpsc::UnboundedSender<Report>,
 ) -> Result<Ended, SessionError> {
-    let mut desk = Desk { store, open: BTreeMap::new(), reports };
+    let mut desk = Desk { store: store.clone(), open: BTreeMap::new(), reports };
     let mut batch = Vec::new();
     while work.recv_many(&mut batch, BATCH).await > 0 {
         let todo = std::mem::take(&mut batch);
-        desk = call(move || desk.work(todo)).await??;
+        desk = call(&store, move || desk.work(todo)).await??;
     }
     Ok(Ended::Gone)
 }
