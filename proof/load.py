@@ -39,6 +39,10 @@ def _huge(source):
     return source.randint(256 * 1024, LARGE)
 
 
+def _vast(source):
+    return source.randint(3 * LARGE, 4 * LARGE)
+
+
 # By mode, which is the second part of a key; the first is `load`.
 SIZES = {
     "small": [_small],
@@ -46,6 +50,8 @@ SIZES = {
     "edge": [_edge],
     "long": [_large],
     "mixed": [_small, _small, _small, _edge, _large, _huge],
+    # More than is written before a first sync on the way.
+    "vast": [_vast],
 }
 
 
@@ -137,32 +143,37 @@ class Load:
             return
         if listed != sorted(listed, key=str.encode):
             fail(f"{when}: `ls` is not in byte order")
-        names = set(listed)
-        for key in (key for keys in self.keys for key in keys):
-            found = self.find(key, when)
-            if (key.name in names) != (found is not ABSENT):
-                fail(f"{when}: {key.name}: `ls` and `get` differ on whether it exists")
-            key.certain, key.possible = found, []
-            self.count("checked")
-            names.discard(key.name)
-        for name in sorted(names):
+        names, found = set(listed), {}
+        for name in (key.name for keys in self.keys for key in keys):
+            ended = self.store.get(name, expect=(0, 1))
+            if ended.code == 0:
+                found[name] = ended.out
+            if (name in names) != (name in found):
+                fail(f"{when}: {name}: `ls` and `get` differ on whether it exists")
+        self.judge(when, found)
+        for name in sorted(names - set(found)):
             if name.startswith("load/"):
                 fail(f"{when}: {name}: nobody wrote this key")
 
-    def find(self, key, when):
-        """Which write the store holds."""
-        ended = self.store.get(key.name, expect=(0, 1))
-        if ended.code == 0:
-            try:
-                number = int(ended.out[:200].split(b"\n")[0].split()[1])
-            except (ValueError, IndexError):
-                number = -1
-            if number < 0 or ended.out != content(key.name, number):
-                fail(f"{when}: {key.name}: the value is not one that was ever written")
-                return key.certain
-        else:
-            number = ABSENT
-        if number not in key.allowed():
-            self.count("lost")
-            fail(f"{when}: {key.name}: holds write {number}, should hold one of {key.allowed()}")
+    def judge(self, when, found):
+        """Compares what the store holds, values by their keys, with what must be there."""
+        for key in (key for keys in self.keys for key in keys):
+            number = self.written(key, found.get(key.name), when)
+            if number not in key.allowed():
+                self.count("lost")
+                fail(f"{when}: {key.name}: holds write {number}, should hold one of {key.allowed()}")
+            key.certain, key.possible = number, []
+            self.count("checked")
+
+    def written(self, key, value, when):
+        """Which write a value comes from."""
+        if value is None:
+            return ABSENT
+        try:
+            number = int(value[:200].split(b"\n")[0].split()[1])
+        except (ValueError, IndexError):
+            number = -1
+        if number < 0 or value != content(key.name, number):
+            fail(f"{when}: {key.name}: {len(value)} bytes that were never written: {value[:60]!r}")
+            return key.certain
         return number

@@ -41,7 +41,7 @@ fn whole_seconds(time_us: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}", rest / 3_600, rest / 60 % 60, rest % 60)
 }
 
-/// Reads RFC 3339, from 1970 on, as microseconds since 1970; digits beyond the microsecond are dropped.
+/// Reads RFC 3339, of the years 1970 to 9999 in UTC, as microseconds since 1970; digits beyond the microsecond are dropped.
 pub(crate) fn parse(text: &str) -> Option<u64> {
     let bytes = text.as_bytes();
     let date_separators = [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')];
@@ -61,7 +61,8 @@ pub(crate) fn parse(text: &str) -> Option<u64> {
     let days = days_from_civil(year as i64, month as i64, day as i64);
     let local = days * DAY as i64 + (hour * 3_600 + minute * 60 + second) as i64;
     let seconds = u64::try_from(local - offset(zone)?).ok()?;
-    seconds.checked_mul(SECOND)?.checked_add(fraction)
+    let time = seconds.checked_mul(SECOND)?.checked_add(fraction)?;
+    (time < YEAR_10_000).then_some(time)
 }
 
 /// Splits `.123Z` into its microseconds and the zone.
@@ -202,6 +203,14 @@ mod tests {
         for text in wrong {
             assert_eq!(parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_time_that_could_not_be_written_again_is_refused() {
+        for text in ["9999-12-31T23:59:60Z", "9999-12-31T23:59:59-00:01", "9999-12-31T00:01:00-23:59"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+        assert_eq!(parse("9999-12-31T23:59:59.9999999Z"), Some(YEAR_10_000 - 1));
     }
 
     #[test]

@@ -166,7 +166,7 @@ impl Config {
         Self::resolve(std::env::args_os().collect(), &|name| std::env::var_os(name), BaseDirs::new())
     }
 
-    fn resolve(
+    pub(crate) fn resolve(
         arguments: Vec<OsString>,
         environment: &dyn Fn(&str) -> Option<OsString>,
         base: Option<BaseDirs>,

@@ -20,6 +20,7 @@
 //!   and all others ask the store, so that tests can bring their own.
 //! - [`socket`]: the data directory, its lock, and the socket in it; it does not look into the store.
 //! - [`daemon`]: the life, from opening to closing; nothing is spawned that it does not wait for.
+//! - `failpoint`: where a proof lets the process die; empty in any program that is used.
 //! - [`given`]: a key in a file, from a service manager or by hand.
 //! - `local`: the client's requests, each decoded, one call, encoded; the one map from errors to answers. It decides
 //!   nothing about keys and values.
@@ -38,6 +39,10 @@ mod aes;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+mod failpoint;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod given;
 pub mod http;
 pub mod keys;

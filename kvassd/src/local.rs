@@ -93,7 +93,7 @@ async fn recover(error: io::Error) -> io::Result<()> {
     }
 }
 
-async fn connection(mut stream: UnixStream, shared: Arc<Shared>) {
+pub(crate) async fn connection(mut stream: UnixStream, shared: Arc<Shared>) {
     let refused = refuse_others(&stream);
     let (from, to) = stream.split();
     let (mut from, mut out) = (Incoming::new(from), Outgoing::new(to));

@@ -11,6 +11,7 @@ use kvass_proto::paths;
 use listenfd::ListenFd;
 
 use crate::config::Config;
+use crate::failpoint::reached;
 
 mod directory;
 mod holder;
@@ -110,6 +111,7 @@ pub fn listen(
     if !inherited.is_empty() {
         return Ok(Place { directory, lock, listeners: inherited, bound: None });
     }
+    remove_unfinished(&directory);
     let (listener, bound) = bind(&config.socket)?;
     Ok(Place { directory, lock, listeners: vec![listener], bound: Some(bound) })
 }
@@ -158,10 +160,26 @@ fn bind(path: &Path) -> Result<(UnixListener, Bound), SocketError> {
         let listener = UnixListener::bind(&new)?;
         std::fs::set_permissions(&new, PermissionsExt::from_mode(0o600))?;
         let identity = identity(&new)?;
+        reached("socket.bound");
         std::fs::rename(&new, path)?;
+        reached("socket.placed");
         Ok((listener, Bound { path: path.into(), identity }))
     };
     bind().map_err(|source| SocketError::Bind { path: path.into(), source })
+}
+
+/// Removes sockets that daemons of this directory left which were killed before [`bind`] renamed them. The lock is held,
+/// so nobody else binds here.
+fn remove_unfinished(directory: &Path) {
+    let Ok(files) = std::fs::read_dir(directory) else { return };
+    for file in files.filter_map(Result::ok) {
+        let name = file.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix('.'));
+        let is_process = number.is_some_and(|number| number.parse::<u32>().is_ok());
+        if is_process && file.file_type().is_ok_and(|kind| kind.is_socket()) {
+            let _ = std::fs::remove_file(file.path());
+        }
+    }
 }
 
 /// Checks that what is at `path`, if anything, is a socket on which nobody listens.

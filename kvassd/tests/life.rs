@@ -62,6 +62,18 @@ fn a_socket_that_a_killed_daemon_left_is_replaced() {
 }
 
 #[test]
+fn a_socket_that_a_daemon_had_not_put_in_its_place_when_it_was_killed_is_removed() {
+    let directory = directory();
+    let path = real(&directory);
+    drop(UnixListener::bind(path.join(".4194305")).unwrap());
+    std::fs::write(path.join(".4194306"), "no socket").unwrap();
+    let _daemon = Process::start(&path, &[]);
+    serving(&path);
+    assert!(!path.join(".4194305").exists());
+    assert!(path.join(".4194306").exists());
+}
+
+#[test]
 fn of_twenty_started_on_demand_one_serves_and_the_others_leave_quietly() {
     let directory = directory();
     let path = real(&directory);

@@ -629,6 +629,18 @@ fn a_first_start_that_crashed_is_begun_again() {
 }
 
 #[test]
+fn a_key_that_a_crash_left_beside_the_key_file_is_gone_after_the_next_start() {
+    let (directory, expected) = filled(5);
+    for name in ["key.tmp", "key.new.tmp", "key.new"] {
+        fs::write(directory.path().join(name), "a key that never came into force\n").unwrap();
+    }
+    assert_whole(&open(directory.path()), &expected);
+    let files: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    let keys = files.iter().filter(|name| name.to_string_lossy().starts_with("key"));
+    assert_eq!(keys.collect::<Vec<_>>(), ["key"]);
+}
+
+#[test]
 fn half_written_or_torn_snapshots_do_not_keep_a_store_from_opening() {
     let (directory, expected) = filled(50);
     let sled = directory.path().join("store/sled");

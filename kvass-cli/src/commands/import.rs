@@ -11,7 +11,8 @@ use std::path::Path;
 use kvass_proto::frame::{DATA_MAX, HEADER, INLINE_MAX};
 use kvass_proto::v1::{self, reply::Reply, request::Command};
 
-use self::lines::{Entry, Lines};
+use self::lines::Entry;
+pub(crate) use self::lines::Lines;
 use self::report::Report;
 use crate::cli::Import;
 use crate::client::Client;

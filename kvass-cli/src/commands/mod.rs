@@ -8,7 +8,7 @@ mod daemon;
 mod doctor;
 mod export;
 mod get;
-mod import;
+pub(crate) mod import;
 mod join;
 mod ls;
 mod man;

@@ -30,7 +30,7 @@ impl Proxies {
     }
 
     /// Who asks: `peer`, unless that is a proxy; then the last one that proxies have seen and that is none itself.
-    pub(super) fn origin(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub(crate) fn origin(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut origin = peer.to_canonical();
         let lines = headers.get_all(FORWARDED).iter().rev();
         let mut named = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));

@@ -21,6 +21,7 @@ use super::shares::Count;
 use super::space::Purpose;
 use super::witness::Witness;
 use super::{Outcome, Position, Shared, WriteError, open};
+use crate::failpoint::reached;
 use crate::keys::{AccountId, Key};
 use crate::record::{RecordId, ValueHash};
 
@@ -214,6 +215,7 @@ impl Committer {
             answer_all(waiting, Ok);
             return;
         }
+        reached("commit.planned");
         let (mut changes, planned) = plan.finish();
         let saved = shared.peers().write(&mut changes.meta, index.account.keys.account());
         // The pass must see a record as it was or as it is, and know which.
@@ -222,6 +224,7 @@ impl Committer {
         drop(guard);
         let landed = self.land(committed, planned, pass, &saved);
         answer_all(waiting, |outcomes| if landed { Ok(outcomes) } else { Err(shared.space.full()) });
+        reached("commit.answered");
         shared.space.lay_ballast();
     }
 
@@ -246,6 +249,7 @@ impl Committer {
         drop(pass);
         self.shared.peers().saved(saved);
         self.settle(steps);
+        reached("commit.settled");
         true
     }
 
@@ -332,12 +336,14 @@ impl Committer {
             let _ = self.shared.space.drop_ballast();
             std::thread::sleep(LOOK);
         }
+        reached("witness.written");
     }
 
     pub(crate) fn remove_blob(&self, hash: ValueHash) {
         if let Err(error) = super::layout::remove_file(&self.shared.layout.blob(hash)) {
             tracing::warn!(%error, "a replaced value stays on the disk until the next start");
         }
+        reached("blob.removed");
     }
 
     /// Opens the index anew after it met a full disk: sled takes no more writes in this life. Says whether the commit

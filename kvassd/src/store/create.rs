@@ -13,6 +13,7 @@ use super::row::{State, Tally};
 use super::settings::Settings;
 use super::witness::Witness;
 use super::{OpenError, key_file};
+use crate::failpoint::reached;
 use crate::keys::{AccountId, Key};
 use crate::random::{self, Random};
 
@@ -46,15 +47,20 @@ pub(crate) fn random_pid(random: &Random) -> Result<u32, random::Error> {
 pub(crate) fn create(layout: &Layout, random: &Random, key: &Key) -> Result<(), OpenError> {
     let at = layout.store_new();
     key_file::write(&layout.key_new(), &[key]).map_err(OpenError::io("write", &layout.key_new()))?;
+    reached("create.key");
     layout::remove_directory(&at.0).map_err(OpenError::io("remove", &at.0))?;
     let seed = Seed::random(key.access().account(), random)?;
     let db = begin(&at, &seed).map_err(|fault| failed(layout, fault))?;
     drop(db);
+    reached("create.begun");
     seal_off(&at).map_err(OpenError::io("make", &at.0))?;
+    reached("create.sealed");
     let placed = layout::make_directory(&layout.blobs())
         .and_then(|()| fs::rename(&at.0, layout.store().0))
+        .inspect(|()| reached("create.placed"))
         .and_then(|()| layout::sync_directory(layout.root()))
         .and_then(|()| fs::rename(layout.key_new(), layout.key()))
+        .inspect(|()| reached("create.keyed"))
         .and_then(|()| layout::sync_directory(layout.root()));
     placed.map_err(OpenError::io("make the store in", layout.root()))
 }
@@ -80,6 +86,7 @@ pub(crate) fn begin(at: &StorePaths, seed: &Seed) -> Result<sled::Db, Fault> {
         db.flush()?;
         Ok(())
     })?;
+    reached("create.seeded");
     Witness::create(&at.witness(), index::mark([0; 16], state, seed.account, &tally))?;
     Ok(db)
 }

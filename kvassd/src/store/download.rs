@@ -17,6 +17,7 @@ use super::space::{Purpose, Space};
 use super::value_reader::blob_length;
 use super::value_writer::Sync;
 use super::{Store, WriteError};
+use crate::failpoint::reached;
 use crate::record::{Clear, ValueHash};
 use crate::value::{self, CHUNK, HASH, TAG};
 
@@ -165,6 +166,7 @@ impl Download {
     fn write_gathered(&mut self) -> Result<(), WriteError> {
         self.write(&self.gathered, self.position - self.gathered.len() as u64)?;
         self.gathered.clear();
+        reached("download.written");
         Ok(())
     }
 
@@ -220,6 +222,7 @@ impl Download {
             return Err(DownloadError::Wrong);
         }
         self.list.is_whole = true;
+        reached("download.listed");
         Ok(())
     }
 
@@ -266,13 +269,17 @@ impl Download {
         for download in &mut downloads {
             download.end_sync()?;
             download.file.sync_all().map_err(|error| download.failed(error))?;
+            reached("download.synced");
         }
         for download in &downloads {
             let to = download.layout.blob(download.hash);
             download.turn.finish(&to).map_err(|error| download.failed(error))?;
+            reached("download.renamed");
         }
         let Some(first) = downloads.first() else { return Ok(()) };
-        layout::sync_directory(&first.layout.blobs()).map_err(|error| first.failed(error))
+        layout::sync_directory(&first.layout.blobs()).map_err(|error| first.failed(error))?;
+        reached("download.placed");
+        Ok(())
     }
 
     /// Gives the value up, and the space that it took.
@@ -326,6 +333,7 @@ impl Store {
         let file = open.map_err(failed)?;
         let is_new = file.metadata().map_err(failed)?.len() != length;
         file.set_len(length).map_err(failed)?;
+        reached("download.begun");
         let threads = self.shared.surroundings.threads && sealed > SYNC_EVERY;
         let sync = if threads { Some(Sync::start(&file).map_err(failed)?) } else { None };
         let (list, position, gathered, unsynced) = (List::new(), 0, Vec::new(), 0);

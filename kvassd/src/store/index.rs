@@ -19,6 +19,7 @@ use super::row::{RecordRow, State, Tally};
 use super::settings::Settings;
 use super::subject::Subject;
 use super::witness::Mark;
+use crate::failpoint::reached;
 use crate::keys::{Access, AccountId};
 use crate::record::{Clear, RecordError};
 
@@ -258,7 +259,10 @@ impl Index {
                     },
                 );
             match result {
-                Ok(()) => Ok(()),
+                Ok(()) => {
+                    reached("index.applied");
+                    Ok(())
+                }
                 Err(TransactionError::Storage(error)) => Err(error.into()),
                 Err(TransactionError::Abort(())) => Err(Fault::Other("the index refused a commit".into())),
             }
@@ -269,7 +273,10 @@ impl Index {
     pub(crate) fn make_durable(&self) -> Result<(), Fault> {
         guarded(|| {
             self.db.flush()?;
-            Ok(self.log_file.sync_data()?)
+            reached("index.flushed");
+            self.log_file.sync_data()?;
+            reached("index.synced");
+            Ok(())
         })
     }
 
@@ -314,6 +321,7 @@ impl Index {
         guarded(|| {
             for name in stale {
                 self.db.drop_tree(name)?;
+                reached("tree.dropped");
             }
             for prefix in [&b"tally/"[..], b"run/", b"peer/"] {
                 for row in self.meta.scan_prefix(prefix) {

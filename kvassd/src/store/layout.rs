@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use kvass_proto::paths;
 
+use crate::failpoint::reached;
 use crate::keys;
 use crate::record::ValueHash;
 
@@ -131,16 +132,29 @@ pub(crate) fn create_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Replaces a file, mode 0600, so that after a power cut it has the old content or the new one, whole.
+/// Replaces a file, mode 0600, so that after a power cut it has the old content or the new one, whole. A crash may leave
+/// another one beside it, for [`remove_unfinished`].
 pub(crate) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let parent = path.parent().unwrap_or(Path::new("/"));
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
-    let temporary = parent.join(name);
+    let temporary = unfinished(path);
     remove_file(&temporary)?;
     let mut file = create_file(&temporary)?;
     file.write_all(content)?;
+    reached("file.written");
     file.sync_all()?;
+    reached("file.synced");
     fs::rename(&temporary, path)?;
+    reached("file.renamed");
     sync_directory(parent)
+}
+
+/// Removes what a crash in [`replace_file`] left of a new content.
+pub(crate) fn remove_unfinished(path: &Path) -> io::Result<()> {
+    remove_file(&unfinished(path))
+}
+
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".tmp");
+    path.with_file_name(name)
 }

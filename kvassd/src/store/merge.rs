@@ -21,6 +21,7 @@ use super::space::Purpose;
 use super::subject::Subject;
 use super::value_reader::blob_length;
 use super::{ReadError, Seq, Store, WriteError};
+use crate::failpoint::reached;
 use crate::keys::{Access, AccountId, Keys, SyncKey};
 use crate::record::{Clear, Kind, Record, RecordError, RecordId, ValueHash};
 use crate::value;
@@ -383,11 +384,13 @@ impl Committer {
             // Merging the same again changes nothing, so the cursor may wait for the next commit.
             if let Some(held) = held {
                 shared.change_peers(|peers| peers.hold(from.store, held));
+                reached("merge.held");
             }
             drop(guard);
             self.sweep(files);
             return Ok(merged);
         }
+        reached("merge.planned");
         let (mut changes, planned) = plan.finish();
         let mut peers = shared.peers().clone();
         held.into_iter().for_each(|held| peers.hold(from.store, held));
@@ -402,6 +405,7 @@ impl Committer {
             held.into_iter().for_each(|held| peers.hold(from.store, held));
             peers.saved(&saved);
         });
+        reached("merge.landed");
         // The value of one that was replaced while it was on its way has come for nothing.
         self.sweep(files);
         Ok(merged)
@@ -450,6 +454,7 @@ impl Committer {
         if let Err(error) = self.write_meta(|meta, account| drop(peers.write(meta, account))) {
             tracing::warn!(%error, "peers will send again what they have sent");
         }
+        reached("peers.saved");
     }
 }
 

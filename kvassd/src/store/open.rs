@@ -15,6 +15,7 @@ use super::settings::Settings;
 use super::space::Space;
 use super::witness::{Mark, Witness};
 use super::{OpenError, PublicUrl, Seq, key_file, pass, rewrite, space};
+use crate::failpoint::reached;
 use crate::keys::{AccountId, EncryptionKey, Key};
 use crate::random::Random;
 
@@ -99,6 +100,7 @@ fn open_checked(layout: &Layout) -> Result<(Index, Key, Mark, Witness), OpenErro
             .map_err(OpenError::io("make", &layout.blobs()))?;
     }
     keep_log(&paths).map_err(OpenError::io("open", &paths.db()))?;
+    reached("open.kept");
     let opened = match open_index(&paths, &keys, &mark) {
         Err(Trouble::Fault(Fault::Other(first))) => match retry_without_snapshots(layout, &keys, &mark)? {
             Some(opened) => Ok(opened),
@@ -106,7 +108,9 @@ fn open_checked(layout: &Layout) -> Result<(Index, Key, Mark, Witness), OpenErro
         },
         other => other.map_err(|trouble| trouble.into_error(layout)),
     };
+    reached("open.opened");
     layout::remove_file(&paths.db_before()).map_err(OpenError::io("remove", &paths.db_before()))?;
+    reached("open.cleared");
     let (index, key) = opened?;
     Ok((index, key, mark, witness))
 }
@@ -120,12 +124,13 @@ fn keep_log(paths: &StorePaths) -> std::io::Result<()> {
     let mut log = fs::File::options().read(true).write(true).open(paths.db())?;
     let (to, part) = (paths.db_before(), paths.0.join("db.part"));
     let length = log.metadata()?.len();
+    layout::remove_file(&part)?;
     if to.exists() || length > COPY_MAX || space::available(&paths.0)? < length + space::RESERVE_MIN {
         return Ok(());
     }
-    let copied = layout::remove_file(&part)
-        .and_then(|()| layout::create_file(&part))
+    let copied = layout::create_file(&part)
         .and_then(|mut part| std::io::copy(&mut log, &mut part))
+        .inspect(|_| reached("open.copied"))
         .and_then(|_| fs::rename(&part, &to));
     if let Err(error) = copied {
         tracing::warn!(%error, "the index is opened without a copy of its log");
@@ -254,17 +259,23 @@ pub(crate) fn replace_store(layout: &Layout) -> std::io::Result<()> {
     let sync = || layout::sync_directory(layout.root());
     layout::remove_directory(&layout.store_old())?;
     fs::rename(layout.store_new().0, layout.store_next().0)?;
+    reached("replace.next");
     sync()?;
     fs::rename(layout.store().0, layout.store_old())?;
+    reached("replace.old");
     sync()?;
     fs::rename(layout.store_next().0, layout.store().0)?;
+    reached("replace.placed");
     sync()?;
-    layout::remove_directory(&layout.store_old())
+    layout::remove_directory(&layout.store_old()).inspect(|()| reached("replace.cleared"))
 }
 
 /// Finishes or undoes what a crash interrupted.
 pub(crate) fn settle_directories(layout: &Layout) -> std::io::Result<()> {
     let (store, next) = (layout.store().0, layout.store_next().0);
+    // They hold keys, among them such as were never put in force.
+    layout::remove_unfinished(&layout.key())?;
+    layout::remove_unfinished(&layout.key_new())?;
     if !store.exists() && next.exists() {
         fs::rename(&next, &store)?;
         layout::sync_directory(layout.root())?;
@@ -272,7 +283,9 @@ pub(crate) fn settle_directories(layout: &Layout) -> std::io::Result<()> {
     if store.exists() {
         layout::remove_directory(&next)?;
         layout::remove_directory(&layout.store_old())?;
-        if layout.key_new().exists() && !layout.key().exists() {
+        if layout.key().exists() {
+            layout::remove_file(&layout.key_new())?;
+        } else if layout.key_new().exists() {
             fs::rename(layout.key_new(), layout.key())?;
             layout::sync_directory(layout.root())?;
         }
@@ -319,9 +332,11 @@ fn finish(layout: &Layout, index: Index, key: Key, witness: Witness, run: [u8; 1
         index.make_durable()
     });
     written.map_err(failed)?;
+    reached("open.run");
     witness
         .write(index::mark(run, state, account, &tally))
         .map_err(OpenError::io("write", &layout.store().witness()))?;
+    reached("open.witnessed");
     if key_file::read(&layout.key()).is_ok_and(|keys| keys.is_some_and(|keys| keys.len() > 1))
         && let Err(error) = key_file::write(&layout.key(), &[&key])
     {

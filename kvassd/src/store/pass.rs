@@ -13,6 +13,7 @@ use super::plan::Version;
 use super::row;
 use super::value_reader::blob_length;
 use super::{Jobs, Shared, download, downloads, merge, value_writer};
+use crate::failpoint::reached;
 use crate::keys::decode_hex;
 use crate::record::{Clear, Kind, RecordId, ValueHash};
 
@@ -192,6 +193,7 @@ pub(crate) fn list_files(layout: &super::layout::Layout) -> std::io::Result<File
             files.begun.insert(hash, id);
         } else if name.ends_with(value_writer::PART) || name.ends_with(downloads::DOWN) {
             super::layout::remove_file(&file.path())?;
+            reached("part.removed");
         } else if decode_hex(&name, &mut hash) {
             files.whole.push(ValueHash(hash));
         }

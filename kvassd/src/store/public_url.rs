@@ -104,7 +104,7 @@ impl Committer {
 
 /// Reads a URL, and leaves out what says nothing: the scheme's own port, slashes at the end. `None` for what could not
 /// stand before a path and a query.
-fn parse(text: &str) -> Option<String> {
+pub(crate) fn parse(text: &str) -> Option<String> {
     let (scheme, rest) = text.split_once("://")?;
     let scheme = scheme.to_ascii_lowercase();
     if text.len() > LONGEST || !["http", "https"].contains(&scheme.as_str()) {

@@ -19,6 +19,7 @@ use super::row::{self, RecordRow, State, Tally};
 use super::space::Purpose;
 use super::subject::Subject;
 use super::{Seq, WriteError, key_file};
+use crate::failpoint::reached;
 use crate::keys::{Access, EncryptionKey, Key, Keys};
 use crate::record::{Clear, RecordId};
 use crate::seal;
@@ -232,7 +233,7 @@ impl Committer {
             match index.apply(&rekey.trees, &changes) {
                 // What is in memory may not be what is on the disk any more.
                 Err(Fault::Other(what)) => fatal(&what),
-                applied => applied.map(Ok),
+                applied => applied.inspect(|()| reached("rekey.batch")).map(Ok),
             }
         });
         match done {

@@ -3,7 +3,7 @@
 //! It does not trust sled to find anything: it looks for record and value rows in the bytes of the log, takes what
 //! verifies, and keeps the newest version of each entry whose value is whole. Nothing is removed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -23,6 +23,7 @@ use super::subject::Subject;
 use super::witness::Witness;
 use super::{OpenError, Seq, check, key_file, open};
 use crate::clock::now_us;
+use crate::failpoint::reached;
 use crate::keys::{Access, AccountId, Key, decode_hex};
 use crate::random::Random;
 use crate::record::{Clear, Kind, Record, RecordId, ValueHash};
@@ -76,6 +77,7 @@ pub fn repair(directory: &Path, report: &mut dyn FnMut(&str)) -> Result<Repaired
     let kept = salvage.choose(&layout);
     report(&format!("{} entries can be kept", kept.entries));
     build(&layout, &salvage, &kept, keys[0].1.clone())?;
+    reached("repair.built");
     let aside = move_aside(&layout, &kept).map_err(OpenError::io("move the damaged store aside in", directory))?;
     key_file::write(&layout.key(), &[&keys[0].0]).map_err(OpenError::io("write", &layout.key()))?;
     let remote = salvage.settings.map_or(String::new(), |(_, settings)| settings.remote);
@@ -342,7 +344,7 @@ fn write(index: &Index, salvage: &Salvage, batch: &[Candidate], state: State, ta
     index.apply(&index.account.trees, &changes)
 }
 
-/// Moves the old store aside with all files that the new one does not need, and puts the new one in its place.
+/// Moves the old store aside, after all files that the new one does not need, and puts the new one in its place.
 fn move_aside(layout: &Layout, kept: &Kept) -> io::Result<PathBuf> {
     let mut seconds = now_us() / 1_000_000;
     let aside = loop {
@@ -355,29 +357,37 @@ fn move_aside(layout: &Layout, kept: &Kept) -> io::Result<PathBuf> {
     layout::make_directory(&aside)?;
     layout::make_directory(&aside.join("blobs"))?;
     fs::copy(layout.key(), aside.join(paths::KEY))?;
+    reached("repair.aside");
+    // While the old store is in force: a start of the new one removes files to which nothing refers.
+    move_files(layout, kept, &aside.join("blobs"))?;
     fs::rename(layout.store_new().0, layout.store_next().0)?;
+    reached("repair.next");
     layout::sync_directory(layout.root())?;
     if layout.store().0.exists() {
         fs::rename(layout.store().0, aside.join(paths::STORE))?;
+        reached("repair.moved");
         layout::sync_directory(layout.root())?;
     }
     fs::rename(layout.store_next().0, layout.store().0)?;
+    reached("repair.placed");
     layout::sync_directory(layout.root())?;
-    let needed: std::collections::HashSet<_> = kept
-        .versions
-        .iter()
-        .filter(|version| version.clear.has_blob())
-        .map(|version| version.clear.value_hash)
-        .collect();
+    layout::sync_directory(&aside)?;
+    Ok(aside)
+}
+
+/// Moves the files that the new store does not need.
+fn move_files(layout: &Layout, kept: &Kept, to: &Path) -> io::Result<()> {
+    let versions = kept.versions.iter().filter(|version| version.clear.has_blob());
+    let needed: HashSet<_> = versions.map(|version| version.clear.value_hash).collect();
     for file in fs::read_dir(layout.blobs())? {
         let file = file?;
         let mut hash = [0; 32];
         let is_needed = decode_hex(&file.file_name().to_string_lossy(), &mut hash) && needed.contains(&ValueHash(hash));
         if !is_needed {
-            fs::rename(file.path(), aside.join("blobs").join(file.file_name()))?;
+            fs::rename(file.path(), to.join(file.file_name()))?;
+            reached("repair.blob");
         }
     }
-    layout::sync_directory(&aside)?;
-    layout::sync_directory(&layout.blobs())?;
-    Ok(aside)
+    layout::sync_directory(to)?;
+    layout::sync_directory(&layout.blobs())
 }

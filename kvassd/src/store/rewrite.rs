@@ -7,6 +7,7 @@ use super::index::{self, Fault, Index};
 use super::layout::{self, Layout, StorePaths};
 use super::witness::{Mark, Witness};
 use super::{OpenError, open, space};
+use crate::failpoint::reached;
 
 /// How much larger than its content an index may be: this many bytes, and four times the content.
 const SLACK: u64 = 64 << 20;
@@ -31,6 +32,7 @@ pub(crate) fn rewrite(layout: &Layout, index: Index, mark: Mark) -> Result<(), O
         return Ok(());
     }
     let copied = copy(&index, &to, mark).and_then(|()| Ok(seal_off(&to)?));
+    reached("rewrite.sealed");
     drop(index);
     if let Err(fault) = copied {
         // The old one is as good as it was: a disk that filled, or damage, is told when it is met there.
@@ -61,5 +63,6 @@ fn copy(from: &Index, to: &StorePaths, mark: Mark) -> Result<(), Fault> {
         db.flush()?;
         Ok(())
     })?;
+    reached("rewrite.copied");
     Ok(Witness::create(&to.witness(), mark)?)
 }

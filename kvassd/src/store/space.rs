@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::layout::{self, Layout};
 use super::{Disk, WriteError};
+use crate::failpoint::reached;
 
 /// The reserve is never smaller than this, in bytes: an index that met a full disk needs room to be opened again.
 pub const RESERVE_MIN: u64 = 4 << 20;
@@ -73,8 +74,10 @@ impl Space {
         {
             return;
         }
-        let laid =
-            self.drop_ballast().and_then(|()| layout::create_file(&path)).and_then(|file| allocate(&file, BALLAST));
+        let laid = self.drop_ballast().and_then(|()| layout::create_file(&path)).and_then(|file| {
+            reached("ballast.created");
+            allocate(&file, BALLAST)
+        });
         if let Err(error) = laid {
             tracing::debug!(%error, "no ballast");
             let _ = layout::remove_file(&path);

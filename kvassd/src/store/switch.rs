@@ -21,6 +21,7 @@ use super::row::{self, RecordRow, State, Tally};
 use super::space::Purpose;
 use super::subject::Subject;
 use super::{Seq, StoreId, WriteError, create, key_file};
+use crate::failpoint::reached;
 use crate::keys::{Access, AccountId, Key, Keys};
 use crate::record::{Clear, Kind, RecordId, ValueHash};
 use crate::seal;
@@ -53,6 +54,7 @@ impl Committer {
     /// Keeps every record, and forgets what is needed to read them.
     fn become_blind(&mut self, key: Key) -> Result<Rekeyed, WriteError> {
         self.write_key(&key)?;
+        reached("switch.blind");
         self.put_in_force(key);
         self.forget_names();
         self.announce();
@@ -75,6 +77,7 @@ impl Committer {
             self.write_meta(|_, _| {})?;
         }
         self.write_key(&key)?;
+        reached("switch.full");
         self.shared.pass.lock().content = sorted.content;
         self.shared.names.replace(sorted.names);
         self.shared.labels.replace(sorted.labels);
@@ -115,6 +118,7 @@ impl Committer {
         // The log begins anew. Under the run of this opening, a cursor of an earlier log of this account would fit it.
         let run = self.shared.surroundings.random.bytes()?;
         key_file::write(&self.shared.layout.key(), &[&self.shared.key(), key]).map_err(cannot_write)?;
+        reached("switch.prepared");
         let mut settings = self.shared.settings();
         settings.remote = moving.remote.clone().unwrap_or(settings.remote);
         let done = self.shared.read_index(|index| {
@@ -134,7 +138,7 @@ impl Committer {
             index.apply(trees, &changes).and_then(|()| index.make_durable())
         });
         match done {
-            Ok(()) => {}
+            Ok(()) => reached("switch.durable"),
             // The commit may be on the disk or not, so the next opening must say which key is in force.
             Err(Fault::Full) => fatal("the disk filled while the key was changed"),
             Err(Fault::Other(what)) => fatal(&what),
@@ -156,6 +160,7 @@ impl Committer {
         if let Err(error) = key_file::write(&self.shared.layout.key(), &[&key]) {
             tracing::warn!(%error, "the key file keeps the old key beside the new one");
         }
+        reached("switch.key-alone");
         self.shared.set_key(key);
         // The log of the new account has other places; who syncs begins anew.
         let own = self.shared.peers().own();
@@ -170,6 +175,7 @@ impl Committer {
             tracing::warn!(%fault, "what belongs to the old key stays until the next start");
         }
         self.sweep(self.shared.downloads.forget_all());
+        reached("switch.cleaned");
     }
 
     /// Replaces the key file, where both keys are of the account in force: this is the switch.

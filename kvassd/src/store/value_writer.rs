@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use super::WriteError;
 use super::layout::{self, Layout};
 use super::space::{Purpose, Space};
+use crate::failpoint::reached;
 use crate::keys::encode_hex;
 use crate::random::Random;
 use crate::record::ValueHash;
@@ -324,7 +325,8 @@ impl Sync {
     pub(crate) fn start(file: &File) -> io::Result<Self> {
         let file = file.try_clone()?;
         let (due, wait) = sync_channel(1);
-        let syncing = move || wait.into_iter().try_for_each(|()| file.sync_data());
+        let syncing =
+            move || wait.into_iter().try_for_each(|()| file.sync_data().inspect(|()| reached("blob.part-synced")));
         let thread = thread::Builder::new().name("sync".into()).spawn(syncing)?;
         Ok(Self { due, thread })
     }
@@ -345,6 +347,7 @@ impl Part {
     fn create(layout: &Layout, space: &Space, random: &Random) -> Result<Self, WriteError> {
         let path = layout.blobs().join(encode_hex(&random.bytes::<16>()?) + PART);
         let file = layout::create_file(&path).map_err(|error| failed(space, error))?;
+        reached("blob.created");
         let path = Unreferenced::new(path);
         Ok(Self { file, path, space: space.clone(), hashes: Vec::new(), unsynced: 0, sync: None })
     }
@@ -359,6 +362,7 @@ impl Part {
         self.hashes.extend_from_slice(hashes);
         self.unsynced += sealed.len() as u64;
         self.file.write_all(sealed).map_err(|error| failed(&self.space, error))?;
+        reached("blob.written");
         if self.unsynced < SYNC_EVERY {
             return Ok(());
         }
@@ -382,12 +386,17 @@ impl Part {
             .file
             .write_all(&self.hashes)
             .and_then(|()| self.file.sync_all())
-            .and_then(|()| fs::rename(&self.path.path, &to))
             .and_then(|()| {
+                reached("blob.synced");
+                fs::rename(&self.path.path, &to)
+            })
+            .and_then(|()| {
+                reached("blob.renamed");
                 self.path.path.clone_from(&to);
                 layout::sync_directory(&layout.blobs())
             });
         whole.map_err(|error| failed(&self.space, error))?;
+        reached("blob.placed");
         Ok((hash, self.path))
     }
 }

@@ -333,17 +333,22 @@ impl Remote {
 
     /// Waits until what is wished is so. The question is one of [`Remote::ask`], asked before.
     pub async fn reached(&self, question: u64, goal: &Goal) {
-        let own = self.store.head();
+        let mut own = (self.store.identity().1, self.store.head());
         let (mut peers, mut commits) = (self.store.peers_changed(), self.store.commits());
         let mut progress = self.progress.subscribe();
         loop {
             let now = *progress.borrow_and_update();
             peers.borrow_and_update();
             commits.borrow_and_update();
+            // The log of another key begins anew, and has other places for what was here.
+            let account = self.store.identity().1;
+            if account != own.0 {
+                own = (account, self.store.head());
+            }
             let is_reached = match goal {
                 Goal::Held(name) => self.holds(name),
                 Goal::Taken => self.has_taken(now, question),
-                Goal::Both => self.has_taken(now, question) && self.has_acknowledged(now, own),
+                Goal::Both => self.has_taken(now, question) && self.has_acknowledged(now, own.1),
             };
             if is_reached {
                 return;

@@ -29,7 +29,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, Once};
 use std::time::Instant;
 
+use model::Content;
 use trace::Trace;
+use world::{Way, World};
 
 /// Worlds of a normal run.
 const SEEDS: u64 = 100;
@@ -120,6 +122,22 @@ fn a_session_may_be_cut_behind_each_of_its_frames() {
     let again = |number| format!("KVASS_BOUNDARY={}", which(number));
     run(0..count, |number| boundaries::live(cases[which(number)], false), again);
     println!("of {} boundaries", cases.len());
+}
+
+/// Found as seed 112.
+#[test]
+fn whoever_waits_for_both_sides_is_told_though_the_key_changes_meanwhile() {
+    let mut world = World::new(0, false, false);
+    world.add("device1", None);
+    // The log of the new key is shorter: what was replaced is not in it.
+    for seed in 0..5 {
+        world.write(1, 0, Some(Content { seed, size: 9 }));
+    }
+    world.wait_for_both(1);
+    world.set_way(1, Way::Lost);
+    world.step();
+    world.choose_key();
+    fate::end(&mut world);
 }
 
 #[test]

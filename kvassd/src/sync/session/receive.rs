@@ -18,6 +18,7 @@ use super::serve::Request;
 use super::values::Values;
 use super::write::Report;
 use super::{Ended, Frames, Progress, SessionError, call, ended};
+use crate::failpoint::reached;
 use crate::keys::AccountId;
 use crate::record::{Auth, Clear, Kind, Record, RecordId};
 use crate::store::{Cursor, Merged, Opening, RunId, Seq, Store, Travelling, WriteError};
@@ -120,6 +121,7 @@ impl Receiver {
         let beyond = held.beyond.iter().take(RANGES).filter(|places| places.first <= head.0);
         let beyond: Vec<_> = beyond.map(|places| (Seq(places.first), place(places.last))).collect();
         self.store.acknowledge(self.account, self.peer.store, place(held.seq), &beyond);
+        reached("sync.acknowledgement-taken");
         let full = held.full;
         self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.full_there, full) != full);
     }

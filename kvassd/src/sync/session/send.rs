@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::super::channel::Sealer;
 use super::{Ended, SessionError, call};
+use crate::failpoint::reached;
 use crate::keys::AccountId;
 use crate::store::{Cursor, Opening, Outgoing, ReadError, Seq, Store, StoreId, Travelling};
 
@@ -115,10 +116,14 @@ impl Writer {
         loop {
             let frame = self.next().await;
             let is_last = matches!(frame, Frame::End(_));
+            let acknowledges = matches!(frame, Frame::Acknowledge(_));
             let bytes = v1::SyncFrame { frame: Some(frame) }.encode_to_vec();
             let sealed = self.sealer.seal(&bytes)?;
             if self.to.send(sealed.into()).await.is_err() || is_last {
                 return Ok(());
+            }
+            if acknowledges {
+                reached("sync.acknowledged");
             }
         }
     }
