@@ -86,6 +86,9 @@ class Conversations:
     def begin(self, call):
         """The first line of a call: what it sends counts as said, and what it closes is closed. Returns the request that
         it answers, if it does."""
+        if call.result is None and call.name != "close":
+            # A kill cut it short, so nobody can tell; what it would have said is not counted as said.
+            return None
         if call.name == "close":
             self.connections.pop(call.number(0), None)
         elif call.name in ("sendto", "write", "writev", "sendmsg"):

@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 import threading
 
@@ -19,7 +20,7 @@ import strace
 from conversation import Conversations
 from filesystem import FileSystem
 from load import ABSENT, content
-from programs import WORK, Store, fail, finish
+from programs import KVASS, PATIENCE, WORK, Store, fail, finish, wait_until
 
 BLOCK, SECTOR = 4096, 512
 DENIED = 6
@@ -371,11 +372,22 @@ class States:
             shutil.rmtree(path)
             shutil.rmtree(path + ".kept", ignore_errors=True)
 
+    def start(self, store):
+        """Starts the daemon; what it says where it refuses to."""
+        store.client = WORK + "/kvass"
+        daemon = subprocess.Popen(
+            [os.path.join(os.path.dirname(KVASS), "kvassd"), "--db", store.directory],
+            env=store.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )
+        if not wait_until(lambda: daemon.poll() is not None or store.run("status").code == 0, PATIENCE):
+            return "it does not serve"
+        return daemon.communicate()[1].decode(errors="replace").strip() if daemon.poll() is not None else None
+
     def judge(self, store, expected):
         try:
-            started = store.run("status")
-            if started.code != 0:
-                return [f"the daemon did not start: {started.words()}"]
+            refusal = self.start(store)
+            if refusal:
+                return [f"the daemon did not start: {refusal}"]
             wrong = list(expected.compare(store))
             self.lost += len(wrong)
             checked = store.run("doctor")

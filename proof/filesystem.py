@@ -267,7 +267,15 @@ class FileSystem:
     def changes(self, call):
         """What a call changes, if it does what it was asked to."""
         known = getattr(self, "_" + call.name, None)
-        return known(call) if known else []
+        if not known:
+            return []
+        if call.result is not None:
+            return known(call)
+        try:
+            return known(call)
+        except (IndexError, ValueError):
+            # A kill came before strace had read its arguments, so it had not begun.
+            return []
 
     def follow(self, call):
         """What a call says about descriptors and places in files."""
@@ -380,7 +388,8 @@ class FileSystem:
 
     def _mkdir(self, call, directory=None, path=0):
         place = self.place(call, directory, path)
-        return [Name(call, Node(True), come=place)] if place else []
+        # One that is there already is refused, which a call that has not ended does not say yet.
+        return [Name(call, Node(True), come=place)] if place and not self.find(place) else []
 
     def _mkdirat(self, call):
         return self._mkdir(call, 0, 1)

@@ -148,12 +148,12 @@ def fingerprints(path):
 
 
 def judge_doctor(machine):
-    """Only that something was refused is no failure: it is counted, and all stores are compared anyway."""
+    """Where nothing breaks, nothing is found. A short run only counts what was refused, and looks at what is there."""
     report = machine.run("doctor", expect=(0, 1), patience=600).out.decode()
-    findings = [line for line in report.splitlines() if line.startswith("!!")]
-    count("stores that refused something", sum(line.startswith("!! refused:") for line in findings))
-    for line in findings:
-        if not line.startswith("!! refused:"):
+    for line in report.splitlines():
+        if line.startswith("!! refused:") and not IS_LONG:
+            count("stores that refused something")
+        elif line.startswith("!!"):
             fail(f"{machine.name}: doctor finds {line}")
 
 

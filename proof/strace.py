@@ -96,8 +96,9 @@ def read(path, first=0):
                 begun[thread] = call
                 continue
             ended = ENDED.match(text)
-            call.text = ended[1]
-            if ended[2] != "?":
+            # What a kill surprises is told in part, as in `read(3 <ptrace(SYSCALL):No such process>`.
+            call.text = ended[1] if ended else text.split(" <ptrace")[0]
+            if ended and ended[2] != "?":
                 call.result, call.end = int(ended[2], 0), place
     return calls
 

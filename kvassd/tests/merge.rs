@@ -216,6 +216,21 @@ fn what_came_through_a_peer_is_not_sent_back_to_it() {
 }
 
 #[test]
+fn a_record_goes_out_with_its_own_value_though_it_changes_meanwhile() {
+    let (a, b) = (Replica::new(), Replica::new());
+    let to = b.store().opening();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| (0..400).for_each(|number| a.set("x", &vec![7; number])));
+        while !writer.is_finished() {
+            for (_, Travelling { record, value }) in a.store().outgoing(Seq(0), to, 9).unwrap().records {
+                let size = Clear::parse(&record.clear).unwrap().size;
+                assert_eq!(value.unwrap().len() as u64, size + TAG as u64);
+            }
+        }
+    });
+}
+
+#[test]
 fn a_cursor_survives_a_restart_and_a_fork_begins_anew() {
     let (mut a, mut b) = (Replica::new(), Replica::new());
     a.set("x", b"1");

@@ -490,9 +490,10 @@ fn outgoing(index: &Index, after: Seq, last: Seq, to: Option<Opening>, limit: us
         }
         let clear = record.clear().map_err(|_| wrong("a record makes no sense"))?;
         let value = match clear.has_inline() {
-            true => match index.account.trees.values.get(id.0)? {
-                Some(row) => row::decode_value(&row).map(|(_, sealed)| sealed.to_vec()),
-                None => continue,
+            true => match index.account.trees.values.get(id.0)?.as_deref().and_then(row::decode_value) {
+                Some((hash, sealed)) if hash == clear.value_hash => Some(sealed.to_vec()),
+                // A commit between the two rows: as above.
+                _ => continue,
             },
             false => None,
         };

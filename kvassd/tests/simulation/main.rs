@@ -107,6 +107,14 @@ fn worlds_converge() {
     run(first..first + count, |seed| fate::live(seed, false), |seed| format!("KVASS_SEED={seed}"));
 }
 
+/// Beyond the first hundred, those that found a fault: a wait that never ended, and digests of different moments.
+#[test]
+fn worlds_that_once_failed_hold() {
+    for seed in [112, 189, 290] {
+        watched(|| fate::live(seed, false));
+    }
+}
+
 #[test]
 fn a_session_may_be_cut_behind_each_of_its_frames() {
     let cases = boundaries::cases();

@@ -44,8 +44,9 @@ pub(super) async fn tell(store: Store, outbox: Outbox, peer: StoreId) -> Result<
 
 /// What there is to tell; `None` while the other side lacks something of the log, or the store cannot be read.
 async fn digest(store: &Store, peer: StoreId) -> Result<Option<v1::Digest>, SessionError> {
-    let Some((digest, head)) = tally(store).await? else { return Ok(None) };
+    // Before the tally: a merge between the two then gives a place where nobody is, and not one with an older digest.
     let known = store.peer(peer);
+    let Some((digest, head)) = tally(store).await? else { return Ok(None) };
     let held = known.held.map_or(0, |held| held.seq.0);
     let is_quiet = known.acknowledged >= head;
     Ok(is_quiet.then(|| v1::Digest { digest: digest.to_vec(), head: head.0, held }))
@@ -53,8 +54,9 @@ async fn digest(store: &Store, peer: StoreId) -> Result<Option<v1::Digest>, Sess
 
 /// Whether what the other side holds differs from what is here; `None` where the two are not at the same place.
 pub(super) async fn differs(store: &Store, peer: StoreId, told: &v1::Digest) -> Result<Option<bool>, SessionError> {
-    let Some((digest, head)) = tally(store).await? else { return Ok(None) };
+    // Before the tally, as above.
     let held = store.peer(peer).held.map_or(Seq(0), |held| held.seq);
+    let Some((digest, head)) = tally(store).await? else { return Ok(None) };
     let is_same_place = head.0 == told.held && held.0 == told.head;
     Ok(is_same_place.then(|| digest[..] != told.digest[..]))
 }
