@@ -10,7 +10,7 @@ use kvassd::fuzz;
 use kvassd::keys::{Key, SyncKey, Token};
 use prost::Message;
 
-use crate::place::PEER;
+use crate::place::{PEER, random};
 use crate::{KEYS, key};
 
 /// Before a target begins: where `FUZZ_SEEDS` names a directory, its seeds are written into that, and it ends.
@@ -39,9 +39,27 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "keys" => keys(),
         "link" => texts(LINKS),
         "proxy" => texts(PROXIES),
-        "http" => requests(),
+        "http" => requests().into_iter().chain(talks(5)).collect(),
+        "session" => talks(4),
+        "local" => talks(1),
+        "remote" => talks(5),
+        "handshake" | "chunks" | "blob" | "header" => talks(0),
         _ => Vec::new(),
     }
+}
+
+/// Long inputs for targets that read what is to be done from them, behind a beginning of so many bytes. An odd byte in
+/// the place where a list may end means that it goes on, so these are of odd bytes: else few would say more than one
+/// thing, and the fuzzer, which tries short inputs first, would hardly come to a second one.
+fn talks(beginning: usize) -> Vec<Vec<u8>> {
+    let random = random(11);
+    let bytes = |length: usize| {
+        let mut bytes = vec![0; beginning + length];
+        random.fill(&mut bytes).expect("randomness");
+        bytes[beginning..].iter_mut().for_each(|byte| *byte |= 1);
+        bytes
+    };
+    [60, 200, 600, 1_500].into_iter().cycle().take(24).map(bytes).collect()
 }
 
 fn texts(all: &[&str]) -> Vec<Vec<u8>> {
