@@ -6,7 +6,7 @@ import random
 import subprocess
 import sys
 
-from programs import WORK, Store, fail, finish, wait_until
+from programs import WORK, Store, fail, finish, low_port, wait_until
 
 rounds = int(sys.argv[1])
 chance = random.Random()
@@ -87,11 +87,12 @@ def search(store, secrets):
     return found, read
 
 
-def serve(bind="127.0.0.1:0"):
+def serve():
+    """Serves at the address that stays over restarts."""
     process = server.start("serve", "--bind", bind, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if not wait_until(lambda: server.daemon() == process.pid, 20):
         fail("the server did not start")
-    return process, json.loads(server.run("status", "--json", expect=0).out)["bind"]
+    return process
 
 
 def in_step():
@@ -105,7 +106,8 @@ key = shown[0].removeprefix("Encryption Key: ")
 server_key = one.run("config", "server-key", expect=0).out
 server.run("config", "key", data=server_key, expect=0)
 two.run("config", "key", data=key.encode(), expect=0)
-process, bind = serve()
+bind = f"127.0.0.1:{low_port()}"
+process = serve()
 for device in (one, two):
     device.run("config", "remote", bind, expect=0)
 
@@ -141,7 +143,7 @@ for number in range(rounds):
     if number + 1 < rounds:
         process.kill()
         process.wait()
-        process, bind = serve(bind)
+        process = serve()
 
 # The control: a search that finds nothing anywhere proves nothing.
 found, _ = search(one, secrets)
