@@ -370,16 +370,27 @@ in_table = {point for _, point, _ in TABLE}
 if in_source != in_table:
     fail(f"these points are in the source or in the table alone: {sorted(in_source ^ in_table)}")
 
+
+def plan():
+    """What is hit in each round, where, and at which time: SEED repeats all of it."""
+    rounds = []
+    for _ in range(max(ROUNDS, 1)):
+        places = chance.sample(TABLE, len(TABLE))
+        if ROUNDS == 0:
+            # Each point once, at the first time that the process comes there.
+            places = list({point: (hit, point, 1) for hit, point, _ in places}.values())
+        rounds.append([(hit, point, chance.randint(1, most)) for hit, point, most in places])
+    return rounds
+
+
 print(f"failpoints: SEED={SEED}", flush=True)
 began = time.monotonic()
-for number in range(max(ROUNDS, 1)):
-    chance.shuffle(TABLE)
-    done = set()
-    for hit, point, most in TABLE:
-        if ROUNDS == 0 and point in done:
-            continue
-        done.add(point)
-        hit(point, chance.randint(1, most))
+rounds = plan()
+for number, places in enumerate(rounds):
+    for hit, point, times in places:
+        # What is drawn in a hit, and how often, is up to time; the next one draws the same whatever it was.
+        chance.seed(f"{SEED} {number} {point}")
+        hit(point, times)
     if ROUNDS > 1:
         print(f"failpoints: round {number + 1}: {counts['kills']} kills in {time.monotonic() - began:.0f} s", flush=True)
 syncing.end()
