@@ -95,7 +95,7 @@ def flood():
         fail("nothing was recorded")
     account = recorder.heard[recorder.heard.index(b"k\x01\x01") + 3 :][:16]
     # The session that was recorded ends when its device goes to another address, and not in the same moment.
-    if not wait_until(lambda: open_connections(address[1]) == DEVICES, 10):
+    if not wait_until(lambda: open_connections(address[1]) == DEVICES, 60):
         fail(f"{open_connections(address[1])} connections before the flood, not those of the {DEVICES} devices")
     before = memory(process.pid, "RssAnon")
     watcher = Watcher(process.pid)
@@ -107,16 +107,16 @@ def flood():
         value, start = str(rounds).encode(), time.monotonic()
         writer, reader = (one, other) if rounds % 2 else (other, one)
         writer.set(f"during/{rounds}", value)
-        if reader.run("wait", f"during/{rounds}", "--timeout", "30s", expect=0).out != value:
+        if reader.run("wait", f"during/{rounds}", "--timeout", "60s", expect=0).out != value:
             fail(f"during/{rounds} did not come")
         slowest = max(slowest, time.monotonic() - start)
     took = time.monotonic() - began
     held = strangers.count()
-    if not wait_until(lambda: open_connections(address[1]) == DEVICES, 20):
+    if not wait_until(lambda: open_connections(address[1]) == DEVICES, 60):
         fail(f"{open_connections(address[1])} connections are left, not those of the {DEVICES} devices")
     start = time.monotonic()
     pair(later, key, address[1])
-    later.run("sync", "--timeout", "20s", expect=0)
+    later.run("sync", "--timeout", "60s", expect=0)
     joined = time.monotonic() - start
     said = sum(strangers.said) >> 20
     strangers.close()
