@@ -1,5 +1,6 @@
 """See damage.sh."""
 
+import hmac
 import http.client
 import os
 import random
@@ -78,10 +79,27 @@ def half_taken(device, full):
     (name,) = set(os.listdir(full.directory + "/blobs")) - set(os.listdir(device.directory + "/blobs"))
     with open(f"{full.directory}/blobs/{name}", "rb") as file:
         sealed = file.read()
-    with open(f"{device.directory}/blobs/{name}.down", "wb") as file:
+    half = f"{device.directory}/blobs/{name}-{id_of(device, 'later/large')}.down"
+    with open(half, "wb") as file:
         os.fchmod(file.fileno(), 0o600)
         # Its first chunks and the list of hashes at its end.
         file.write(sealed[:98_400] + bytes(len(sealed) - 99_000) + sealed[-600:])
+    way.cut()
+    device.run("ls", expect=0)
+    device.stop()
+    way.mend()
+    if not os.path.exists(half):
+        fail("a start removes half a large value, so that no damage of it counts")
+
+
+def id_of(store, key):
+    """The id of a key's record, in hex, as in docs/format.md."""
+    with open(store.directory + "/key") as file:
+        encryption_key = bytes.fromhex(file.readline().strip())
+    prk = hmac.digest(bytes(32), encryption_key, "sha256")
+    key_of_ids = hmac.digest(prk, b"kvass v1 id\x01", "sha256")
+    parts = (len(part).to_bytes(8, "big") + part for part in (b"kvass v1 id", key.encode()))
+    return hmac.digest(key_of_ids, b"".join(parts), "sha256")[:16].hex()
 
 
 def in_words(ended, what, command):
@@ -241,8 +259,10 @@ def served(store):
     log = open(store.directory + ".log", "wb")
     store.process = store.start("serve", "--bind", "127.0.0.1:0", stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     log.close()
-    wait_until(lambda: store.process.poll() is not None or store._serves(), 30)
+    answers = wait_until(lambda: store.process.poll() is not None or store._serves(), 120)
     if store.process.poll() is None:
+        if not answers:
+            fail("a server that may be damaged does not answer")
         way.target = store.port
         return True
     with open(store.directory + ".log", "rb") as log:

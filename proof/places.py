@@ -96,5 +96,6 @@ class Hit:
     def name(self):
         """What has to stand in the words of `doctor` for it."""
         if self.file.startswith("blobs/"):
-            return self.file.removesuffix(".down")
+            # Half a value has the id of its record behind its hash.
+            return self.file.split("-")[0]
         return {"store/witness": "witness", "key": "key file"}.get(self.file, "index")
