@@ -90,6 +90,8 @@ class Sweep:
             store.kill_all()
             shutil.rmtree(store.directory)
             if self.hits == 0:
+                if left == 0:
+                    fail(f"{name}: it wrote nothing, so it met no wall")
                 break
             self.walls += 1
             if left > LONGEST:
@@ -245,14 +247,15 @@ class Pair:
             daemon = walled.daemon()
             sweep.wall.stand(left)
             self.way.mend()
-            if device.run("sync", "--timeout", "1s", expect=(0, 4)).code == 4:
-                sweep.refused += 1
+            done = device.run("sync", "--timeout", "1s", expect=(0, 4)).code == 0
+            sweep.refused += not done
             if to_server and left % 2:
                 # What is here of a large value is gone on with by another session.
                 writer.kill()
             if not (walled is server and self.is_blind):
                 walled.get("key/3")
-            sweep.hits = sweep.wall.mend()
+            # One that had no time to get to the wall has not shown that there is none.
+            sweep.hits = sweep.wall.mend() or not done
             device.run("sync", "--timeout", "60s", expect=0)
             if walled.daemon() != daemon:
                 fail(f"{what}: process {daemon} served, now it is {walled.daemon()}")
