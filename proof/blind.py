@@ -102,7 +102,7 @@ def in_step():
 
 # The key: from one device to the server as a server key, to the other device whole.
 shown = one.run("config", "show", expect=0).out.decode().splitlines()
-key = shown[0].removeprefix("Encryption Key: ")
+key = one.key()
 server_key = one.run("config", "server-key", expect=0).out
 server.run("config", "key", data=server_key, expect=0)
 two.run("config", "key", data=key.encode(), expect=0)

@@ -10,8 +10,8 @@ import sys
 import time
 
 from machines import Machine, Server
-from places import Hit, copy_store, exported, files_of, is_never_written
-from programs import WORK, Store, fail, finish, wait_until
+from places import Hit, copy_store, files_of, is_never_written
+from programs import WORK, Store, exported, fail, finish, wait_until
 from proxy import Network, Proxy
 
 places = int(sys.argv[1])
@@ -38,7 +38,7 @@ def make():
     now, ever = content()
     for key, value in now.items():
         device.set(key, value)
-    full.set_key(device.run("config", "show", expect=0).out.decode().splitlines()[0].split()[-1])
+    full.set_key(device.key())
     full.begin()
     way.target = full.port
     device.run("config", "remote", f"127.0.0.1:{way.port}", expect=0)
@@ -112,7 +112,7 @@ def values(what, store, keys):
     """What a store gives: by one export, or where that is refused by key. `None`: it is refused in words."""
     ended = store.run("export")
     if ended.code == 0:
-        return exported(ended.out)
+        return exported(ended.out.splitlines())
     in_words(ended, what, "export")
     found = {}
     for key in keys:
@@ -187,7 +187,7 @@ def kept(what, store):
 
 
 def equal(what, store, expected):
-    found = exported(store.run("export", expect=0).out)
+    found = exported(store.run("export", expect=0).out.splitlines())
     found.pop("after", None)
     if found != expected:
         different = sorted(key for key in {*found, *expected} if found.get(key) != expected.get(key))
@@ -393,7 +393,7 @@ whole = {name: files_of(f"{WORK}/whole-{name}") for name in ("device", "full", "
 device, server, full = Machine("device"), Server("server"), Server("full")
 copy_store(WORK + "/whole-full", full.directory)
 full.begin()
-device_key = full.run("config", "show", expect=0).out.split(b"\n")[0].split()[-1]
+device_key = full.key().encode()
 began = time.monotonic()
 limit = float(os.environ.get("LIMIT", "inf"))
 for number in range(places):

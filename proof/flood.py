@@ -33,11 +33,6 @@ def serve(store, **streams):
     return process, (host, int(port))
 
 
-def key_of(store):
-    shown = store.run("config", "show", expect=0).out.decode()
-    return shown.split("Encryption Key: ")[1].split()[0]
-
-
 def pair(device, key, port):
     device.run("config", "key", "-", data=key.encode(), expect=0)
     device.run("config", "remote", f"127.0.0.1:{port}", expect=0)
@@ -82,7 +77,7 @@ def flood():
     """Strangers, while two devices sync; returns a line of figures."""
     server, one, other, later = (Store(f"{WORK}/{name}") for name in ("server", "one", "other", "later"))
     process, address = serve(server)
-    key = key_of(server)
+    key = server.key()
     recorder = Recorder(address)
     pair(one, key, recorder.port)
     one.set("first", b"x")
@@ -138,7 +133,7 @@ def scarce():
     """A server with so few descriptors that its guests take all of them."""
     server, device = Store(f"{WORK}/scarce"), Store(f"{WORK}/patient")
     process, address = serve(server, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48)))
-    key = key_of(server)
+    key = server.key()
     silent = [socket.create_connection(address) for _ in range(200)]
     used, start = cpu(process.pid), time.monotonic()
     pair(device, key, address[1])
@@ -157,7 +152,7 @@ def crowd():
     """Many devices that are connected and idle; returns a line of figures."""
     server, device = Store(f"{WORK}/many"), Store(f"{WORK}/device")
     process, address = serve(server)
-    key = key_of(server)
+    key = server.key()
     pair(device, key, address[1])
     device.set("before", b"x")
     device.run("sync", "--timeout", "20s", expect=0)

@@ -16,7 +16,8 @@ import subprocess
 import sys
 import termios
 
-from programs import KVASS, WORK, fail, finish, wait_until
+import programs
+from programs import KVASS, WORK, finish, is_so, wait_until
 
 # Two users that no machine has by name.
 OWNER, OTHER = 60_001, 60_002
@@ -27,15 +28,7 @@ MAY_LOCK = 64 << 10
 
 NAME, VALUE = "a name of nobodys business", b"a value of nobodys business"
 
-looked, notes = 0, []
-
-
-def is_so(what, condition):
-    global looked
-    looked += 1
-    if not condition:
-        fail(what)
-    return condition
+notes = []
 
 
 def options(user, **more):
@@ -630,5 +623,5 @@ no_process_of_the_same_user_looks_in()
 locked = keys_are_locked()
 read = nothing_is_in_words_or_in_files()
 what_a_start_on_demand_passes_on()
-figures = f"{looked} looks by another user, another process and at what is left; {locked} KiB of keys locked"
+figures = f"{programs.looks} looks by another user, another process and at what is left; {locked} KiB of keys locked"
 finish("secrets", ", ".join([f"{figures}, {read >> 10} KiB of words and files without a secret", *notes]))

@@ -8,7 +8,8 @@ import threading
 import time
 import zlib
 
-from programs import WORK, Store, fail, finish, memory, wait_until
+import programs
+from programs import WORK, Store, finish, is_so, memory, wait_until
 from strangers import PREFACE, frame
 from website import Site
 
@@ -16,15 +17,7 @@ VALUE, OTHER = b"what the link leads to", b"what another link leads to"
 LARGE = 16 << 20
 MAY_GROW, DOWNLOADS_MAY_TAKE = 24 << 10, 80 << 10
 
-tried, notes = 0, []
-
-
-def is_so(what, condition):
-    global tried
-    tried += 1
-    if not condition:
-        fail(what)
-    return condition
+notes = []
 
 
 def connect(source="127.0.0.1", receive=None):
@@ -428,8 +421,7 @@ def pages_say_why():
     known = site.path(site.link("pinned", "--pin"))
     # A removal revokes the links that are known; this one is made on a device that does not hear of the removal.
     device, address = Store(f"{WORK}/device"), f"127.0.0.1:{site.port}"
-    key = site.store.run("config", "show", expect=0).out.split(b"Encryption Key: ")[1].split()[0]
-    device.run("config", "key", "-", data=key, expect=0)
+    device.run("config", "key", "-", data=site.store.key().encode(), expect=0)
     device.run("config", "remote", address, expect=0)
     device.run("sync", "--timeout", "60s", expect=0)
     device.run("config", "public-url", f"http://{address}", expect=0)
@@ -488,5 +480,5 @@ with open(f"{WORK}/server.log", "rb") as log:
     said = log.read()
 is_so(f"{len(said)} bytes of log", len(said) < 16 << 10)
 is_so("a token is in the log", token.encode() not in said and other.encode() not in said)
-figures = f"{tried} things that are so; the server grew by {grew / 1024:.1f} MiB and logged {len(said)} bytes"
+figures = f"{programs.looks} things that are so; the server grew by {grew / 1024:.1f} MiB and logged {len(said)} bytes"
 finish("tricks", ", ".join([figures, *notes]))

@@ -15,8 +15,8 @@ import struct
 import subprocess
 
 from machines import Machine, Server
-from places import copy_store, exported
-from programs import WORK, fail, one_line
+from places import copy_store
+from programs import WORK, exported, fail, one_line
 from proxy import Network, Proxy
 
 # More writes than anything here takes.
@@ -122,7 +122,7 @@ class Sweep:
     def reads(self, what, store, allowed):
         """All is readable, and is one of the states that it may be in."""
         ended = store.run("export", expect=0)
-        found = exported(ended.out) if ended.code == 0 else None
+        found = exported(ended.out.splitlines()) if ended.code == 0 else None
         if found is not None and found not in allowed:
             different = sorted(key for key in {*found, *allowed[0]} if found.get(key) != allowed[0].get(key))
             fail(f"{what}: {different[:5]} are not as they were, nor as they should be")
@@ -204,8 +204,7 @@ class Pair:
         self.kind = "blind" if is_blind else "full"
         device, server = self.machines("whole")
         copy_store(sweep.whole, device.directory)
-        shown = device.run("config", "show", expect=0).out.split(b"\n")[0].split()[-1]
-        key = device.run("config", "server-key", expect=0).out if is_blind else shown
+        key = device.run("config", "server-key", expect=0).out if is_blind else device.key().encode()
         server.run("config", "key", data=key, expect=0)
         server.begin()
         self.way.target = server.port
@@ -267,7 +266,8 @@ class Pair:
 
     def in_step(self, what, device, server):
         """Both hold the same, and what they hold is sound."""
-        if not self.is_blind and exported(device.run("export").out) != exported(server.run("export").out):
+        held = [] if self.is_blind else [exported(store.run("export").out.splitlines()) for store in (device, server)]
+        if held and held[0] != held[1]:
             fail(f"{what}: device and server hold other entries")
         for store in (device, server):
             findings = [line for line in store.run("doctor", expect=(0, 1)).out.splitlines() if line.startswith(b"!!")]
