@@ -6,7 +6,7 @@ import random
 import subprocess
 import sys
 
-from programs import WORK, Store, fail, finish, low_port, wait_until
+from programs import WORK, Store, fail, finish, low_port, mapped, wait_until
 
 rounds = int(sys.argv[1])
 chance = random.Random()
@@ -54,17 +54,9 @@ def memory(process):
     with open(f"/proc/{process}/mem", "rb", buffering=0) as file:
         for where, mode in ranges:
             start, end = (int(number, 16) for number in where.split("-"))
-            if not mode.startswith("r"):
-                continue
-            try:
-                file.seek(start)
-                content = b""
-                while len(content) < end - start and (part := file.read(end - start - len(content))):
-                    content += part
-            except (OSError, OverflowError):
-                # What the kernel does not show, as [vvar].
-                continue
-            yield f"memory {where}", content
+            content = mapped(file, start, end) if mode.startswith("r") else None
+            if content is not None:
+                yield f"memory {where}", content
 
 
 def files(directory):

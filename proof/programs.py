@@ -262,6 +262,18 @@ def memory(process, field):
     return 0
 
 
+def mapped(file, start, stop):
+    """What an open /proc/PID/mem has from one address to another; None where the kernel does not show it, as [vvar]."""
+    content = b""
+    try:
+        file.seek(start)
+        while len(content) < stop - start and (part := file.read(stop - start - len(content))):
+            content += part
+    except (OSError, OverflowError):
+        return None
+    return content
+
+
 def disk_bytes(directory):
     """What a directory takes on the disk, as `du` counts it."""
     total = 0

@@ -17,7 +17,7 @@ import sys
 import termios
 
 import programs
-from programs import KVASS, WORK, finish, is_so, wait_until
+from programs import KVASS, WORK, finish, is_so, mapped, wait_until
 
 # Two users that no machine has by name.
 OWNER, OTHER = 60_001, 60_002
@@ -463,15 +463,9 @@ def mappings(process):
             head, *lines = part.splitlines()
             start, stop = (int(number, 16) for number in head.split()[0].split("-"))
             fields = dict(line.split(":", 1) for line in lines if ":" in line)
-            try:
-                memory.seek(start)
-                data = b""
-                while len(data) < stop - start and (more := memory.read(stop - start - len(data))):
-                    data += more
-            except (OSError, OverflowError):
-                # What the kernel does not show, as [vvar].
-                continue
-            yield data, int(fields["Locked"].split()[0]) > 0 and "lo" in fields["VmFlags"].split()
+            data = mapped(memory, start, stop)
+            if data is not None:
+                yield data, int(fields["Locked"].split()[0]) > 0 and "lo" in fields["VmFlags"].split()
 
 
 def keys_are_locked():
