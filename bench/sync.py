@@ -110,8 +110,7 @@ def serve(server):
 
 
 def give_key(server, device):
-    shown = server.run("config", "show", expect=0).out.decode()
-    device.run("config", "key", "-", data=shown.split("Encryption Key: ")[1].split()[0].encode(), expect=0)
+    device.run("config", "key", "-", data=server.key().encode(), expect=0)
 
 
 def sync(device, bind):

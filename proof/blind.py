@@ -6,7 +6,7 @@ import random
 import subprocess
 import sys
 
-from programs import WORK, Store, fail, finish, wait_until
+from programs import WORK, Store, fail, finish, low_port, mapped, wait_until
 
 rounds = int(sys.argv[1])
 chance = random.Random()
@@ -54,17 +54,9 @@ def memory(process):
     with open(f"/proc/{process}/mem", "rb", buffering=0) as file:
         for where, mode in ranges:
             start, end = (int(number, 16) for number in where.split("-"))
-            if not mode.startswith("r"):
-                continue
-            try:
-                file.seek(start)
-                content = b""
-                while len(content) < end - start and (part := file.read(end - start - len(content))):
-                    content += part
-            except (OSError, OverflowError):
-                # What the kernel does not show, as [vvar].
-                continue
-            yield f"memory {where}", content
+            content = mapped(file, start, end) if mode.startswith("r") else None
+            if content is not None:
+                yield f"memory {where}", content
 
 
 def files(directory):
@@ -87,11 +79,12 @@ def search(store, secrets):
     return found, read
 
 
-def serve(bind="127.0.0.1:0"):
+def serve():
+    """Serves at the address that stays over restarts."""
     process = server.start("serve", "--bind", bind, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if not wait_until(lambda: server.daemon() == process.pid, 20):
         fail("the server did not start")
-    return process, json.loads(server.run("status", "--json", expect=0).out)["bind"]
+    return process
 
 
 def in_step():
@@ -101,11 +94,12 @@ def in_step():
 
 # The key: from one device to the server as a server key, to the other device whole.
 shown = one.run("config", "show", expect=0).out.decode().splitlines()
-key = shown[0].removeprefix("Encryption Key: ")
+key = one.key()
 server_key = one.run("config", "server-key", expect=0).out
 server.run("config", "key", data=server_key, expect=0)
 two.run("config", "key", data=key.encode(), expect=0)
-process, bind = serve()
+bind = f"127.0.0.1:{low_port()}"
+process = serve()
 for device in (one, two):
     device.run("config", "remote", bind, expect=0)
 
@@ -141,7 +135,7 @@ for number in range(rounds):
     if number + 1 < rounds:
         process.kill()
         process.wait()
-        process, bind = serve(bind)
+        process = serve()
 
 # The control: a search that finds nothing anywhere proves nothing.
 found, _ = search(one, secrets)

@@ -7,20 +7,12 @@ import sys
 import threading
 import urllib.request
 
-from programs import WORK, fail, finish, wait_until
+import programs
+from programs import WORK, finish, is_so, wait_until
 from webdriver import Browser
 from website import Site
 
 shots = sys.argv[1]
-steps = 0
-
-
-def is_so(what, condition):
-    global steps
-    steps += 1
-    if not condition:
-        fail(what)
-    return condition
 
 
 class Sink(http.server.ThreadingHTTPServer):
@@ -206,4 +198,4 @@ film = video_seeks()
 limited_link()
 browser.end()
 version = subprocess.run([os.environ["CHROMIUM"], "--version"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-finish("browser", f"{steps} things that are so in {version.stdout.decode().strip()}, a film of {film} MiB")
+finish("browser", f"{programs.looks} things that are so in {version.stdout.decode().strip()}, a film of {film} MiB")

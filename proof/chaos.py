@@ -1,6 +1,5 @@
 """See chaos.sh."""
 
-import base64
 import json
 import os
 import random
@@ -10,6 +9,7 @@ import time
 
 from history import History, fingerprint
 from machines import Machine, Server
+import programs
 from programs import WORK, fail, finish, memory
 from proxy import Network, Proxy
 
@@ -265,14 +265,7 @@ def exported(machine):
 
 def found(lines):
     """Fingerprints of the values of an export."""
-    values = {}
-    for line in lines:
-        entry = json.loads(line)
-        if "key" in entry:
-            text = entry.get("value")
-            part = text.encode() if text is not None else base64.b64decode(entry["value_base64"])
-            values[entry["key"]] = values.get(entry["key"], b"") + part
-    return {key: fingerprint(value) for key, value in values.items()}
+    return {key: fingerprint(value) for key, value in programs.exported(lines).items()}
 
 
 def verify(when):

@@ -7,7 +7,6 @@ start, hold each acknowledged write or one that came later, show no other bytes,
 To show that this would notice a loss, some states are built as if syncs of the index did nothing; there it must.
 """
 
-import base64
 import json
 import os
 import random
@@ -20,7 +19,7 @@ import strace
 from conversation import Conversations
 from filesystem import FileSystem
 from load import ABSENT, content
-from programs import KVASS, PATIENCE, WORK, Store, fail, finish, wait_until
+from programs import KVASSD, PATIENCE, WORK, Store, exported, fail, finish, wait_until
 
 BLOCK, SECTOR = 4096, 512
 DENIED = 6
@@ -266,13 +265,7 @@ class Expected:
 
     def compare(self, store):
         """The texts of what a store holds and should not."""
-        found = {}
-        for line in store.run("export", "-", expect=0).out.splitlines():
-            entry = json.loads(line)
-            if "key" in entry:
-                value = base64.b64decode(entry["value_base64"]) if "value_base64" in entry else entry["value"].encode()
-                # A value of more than 1 MiB comes in parts.
-                found[entry["key"]] = (found[entry["key"]] if entry.get("part", 1) > 1 else b"") + value
+        found = exported(store.run("export", "-", expect=0).out.splitlines())
         for key, allowed in self.keys.items():
             value = found.pop(key, None)
             number = ABSENT if value is None else number_of(value)
@@ -282,8 +275,7 @@ class Expected:
                 yield f"{key}: the value is not the one that was written"
         yield from (f"{key}: nobody wrote this key" for key in found)
         if self.in_force:
-            shown = store.run("config", "show", expect=0).out.decode().split("Encryption Key: ")[1].split()[0]
-            if bytes.fromhex(shown) not in self.in_force:
+            if bytes.fromhex(store.key()) not in self.in_force:
                 yield "another key is in force"
 
 
@@ -376,7 +368,7 @@ class States:
         """Starts the daemon; what it says where it refuses to."""
         store.client = WORK + "/kvass"
         daemon = subprocess.Popen(
-            [os.path.join(os.path.dirname(KVASS), "kvassd"), "--db", store.directory],
+            [KVASSD, "--db", store.directory],
             env=store.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )
         if not wait_until(lambda: daemon.poll() is not None or store.run("status").code == 0, PATIENCE):

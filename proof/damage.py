@@ -1,5 +1,6 @@
 """See damage.sh."""
 
+import hmac
 import http.client
 import os
 import random
@@ -9,8 +10,8 @@ import sys
 import time
 
 from machines import Machine, Server
-from places import Hit, copy_store, exported, files_of, is_never_written
-from programs import WORK, Store, fail, finish, wait_until
+from places import Hit, copy_store, files_of, is_never_written
+from programs import WORK, Store, exported, fail, finish, wait_until
 from proxy import Network, Proxy
 
 places = int(sys.argv[1])
@@ -37,7 +38,7 @@ def make():
     now, ever = content()
     for key, value in now.items():
         device.set(key, value)
-    full.set_key(device.run("config", "show", expect=0).out.decode().splitlines()[0].split()[-1])
+    full.set_key(device.key())
     full.begin()
     way.target = full.port
     device.run("config", "remote", f"127.0.0.1:{way.port}", expect=0)
@@ -78,10 +79,27 @@ def half_taken(device, full):
     (name,) = set(os.listdir(full.directory + "/blobs")) - set(os.listdir(device.directory + "/blobs"))
     with open(f"{full.directory}/blobs/{name}", "rb") as file:
         sealed = file.read()
-    with open(f"{device.directory}/blobs/{name}.down", "wb") as file:
+    half = f"{device.directory}/blobs/{name}-{id_of(device, 'later/large')}.down"
+    with open(half, "wb") as file:
         os.fchmod(file.fileno(), 0o600)
         # Its first chunks and the list of hashes at its end.
         file.write(sealed[:98_400] + bytes(len(sealed) - 99_000) + sealed[-600:])
+    way.cut()
+    device.run("ls", expect=0)
+    device.stop()
+    way.mend()
+    if not os.path.exists(half):
+        fail("a start removes half a large value, so that no damage of it counts")
+
+
+def id_of(store, key):
+    """The id of a key's record, in hex, as in docs/format.md."""
+    with open(store.directory + "/key") as file:
+        encryption_key = bytes.fromhex(file.readline().strip())
+    prk = hmac.digest(bytes(32), encryption_key, "sha256")
+    key_of_ids = hmac.digest(prk, b"kvass v1 id\x01", "sha256")
+    parts = (len(part).to_bytes(8, "big") + part for part in (b"kvass v1 id", key.encode()))
+    return hmac.digest(key_of_ids, b"".join(parts), "sha256")[:16].hex()
 
 
 def in_words(ended, what, command):
@@ -94,7 +112,7 @@ def values(what, store, keys):
     """What a store gives: by one export, or where that is refused by key. `None`: it is refused in words."""
     ended = store.run("export")
     if ended.code == 0:
-        return exported(ended.out)
+        return exported(ended.out.splitlines())
     in_words(ended, what, "export")
     found = {}
     for key in keys:
@@ -169,7 +187,7 @@ def kept(what, store):
 
 
 def equal(what, store, expected):
-    found = exported(store.run("export", expect=0).out)
+    found = exported(store.run("export", expect=0).out.splitlines())
     found.pop("after", None)
     if found != expected:
         different = sorted(key for key in {*found, *expected} if found.get(key) != expected.get(key))
@@ -241,8 +259,10 @@ def served(store):
     log = open(store.directory + ".log", "wb")
     store.process = store.start("serve", "--bind", "127.0.0.1:0", stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     log.close()
-    wait_until(lambda: store.process.poll() is not None or store._serves(), 30)
+    answers = wait_until(lambda: store.process.poll() is not None or store._serves(), 120)
     if store.process.poll() is None:
+        if not answers:
+            fail("a server that may be damaged does not answer")
         way.target = store.port
         return True
     with open(store.directory + ".log", "rb") as log:
@@ -373,7 +393,7 @@ whole = {name: files_of(f"{WORK}/whole-{name}") for name in ("device", "full", "
 device, server, full = Machine("device"), Server("server"), Server("full")
 copy_store(WORK + "/whole-full", full.directory)
 full.begin()
-device_key = full.run("config", "show", expect=0).out.split(b"\n")[0].split()[-1]
+device_key = full.key().encode()
 began = time.monotonic()
 limit = float(os.environ.get("LIMIT", "inf"))
 for number in range(places):

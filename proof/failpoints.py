@@ -11,8 +11,8 @@ import sys
 import time
 
 from load import Load
-from mortal import SEED, SILENT, START, Mortal, chance, counts, exported, key_lines, recover, search, whole
-from programs import KVASS, WORK, Store, fail, finish, free_port, wait_until
+from mortal import SEED, SILENT, START, Mortal, chance, counts, export, key_lines, recover, search, whole
+from programs import KVASSD, WORK, Store, fail, finish, free_port, wait_until
 
 ROUNDS = int(sys.argv[1])
 SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "kvassd", "src")
@@ -41,7 +41,7 @@ class Writing:
         mortal.dies()
         self.load.stop()
         recover(self.store)
-        _, values = exported(self.store, mortal)
+        _, values = export(self.store, mortal)
         self.load.judge(mortal, values)
         whole(self.store, values, mortal)
 
@@ -85,7 +85,7 @@ class Littered:
         mortal = Mortal(self.store, point, times)
         mortal.dies()
         recover(self.store)
-        _, values = exported(self.store, mortal)
+        _, values = export(self.store, mortal)
         if values != self.values:
             fail(f"{mortal}: other values than before")
         whole(self.store, values, mortal)
@@ -104,7 +104,7 @@ class Renewing:
         self.key = key_lines(self.store)[0]
 
     def hit(self, point, times):
-        before, _ = exported(self.store, "before a change of key")
+        before, _ = export(self.store, "before a change of key")
         before = [line for line in before if b'"load/' not in line]
         mortal = Mortal(self.store, point, times)
         mortal.serves()
@@ -118,7 +118,7 @@ class Renewing:
         mortal.dies()
         self.load.stop()
         recover(self.store)
-        lines, values = exported(self.store, mortal)
+        lines, values = export(self.store, mortal)
         keys = key_lines(self.store)
         if len(keys) != 1 or keys[0] not in (certain, used[-1]):
             fail(f"{mortal}: {len(keys)} keys in the key file, or not the one that is in force")
@@ -143,7 +143,7 @@ class Blinding:
         self.server_key = self.store.run("config", "server-key", expect=0).out.decode().strip()
 
     def hit(self, point, times):
-        before, _ = exported(self.store, "before a change of key")
+        before, _ = export(self.store, "before a change of key")
         mortal = Mortal(self.store, point, times)
         mortal.serves()
         certain, tried, count = self.key, self.key, 0
@@ -160,7 +160,7 @@ class Blinding:
         if keys[0] == self.server_key:
             search(self.store, [self.key], mortal)
         self.store.run("config", "key", data=self.key.encode(), expect=0)
-        lines, values = exported(self.store, mortal)
+        lines, values = export(self.store, mortal)
         if lines != before:
             fail(f"{mortal}: other entries than before")
         whole(self.store, values, mortal)
@@ -175,7 +175,7 @@ class Copied:
     def __init__(self, name):
         self.whole, self.store = Store(f"{WORK}/{name}-whole"), Store(f"{WORK}/{name}")
         self.make()
-        self.lines, self.values = exported(self.whole, name)
+        self.lines, self.values = export(self.whole, name)
         self.whole.stop()
 
     def copy(self):
@@ -184,7 +184,7 @@ class Copied:
         shutil.copytree(self.whole.directory, self.store.directory)
 
     def compare(self, mortal):
-        lines, values = exported(self.store, mortal)
+        lines, values = export(self.store, mortal)
         if lines != self.lines:
             fail(f"{mortal}: other entries than before")
         whole(self.store, values, mortal)
@@ -250,9 +250,8 @@ class Syncing:
         """Starts the server, unless it runs."""
         if self.server.daemon() is not None:
             return
-        kvassd = os.path.join(os.path.dirname(KVASS), "kvassd")
         with open(self.server.directory + ".log", "ab") as log:
-            process = subprocess.Popen([kvassd, *self.serving], env=self.server.environment, **{**SILENT, "stderr": log})
+            process = subprocess.Popen([KVASSD, *self.serving], env=self.server.environment, **{**SILENT, "stderr": log})
         wait_until(lambda: self.server.daemon() == process.pid or process.poll() is not None, 30)
         if not wait_until(lambda: b'"bind"' in self.server.run("status", "--json", expect=(0, 3)).out, 30):
             with open(self.server.directory + ".log", errors="replace") as log:
@@ -296,7 +295,7 @@ class Syncing:
         ended = self.device.run("sync", "--timeout", "60s")
         if ended.code != 0:
             fail(f"{mortal}: the device and the server do not come together: {ended.words()}")
-        (lines, values), (others, _) = exported(self.device, mortal), exported(self.server, mortal)
+        (lines, values), (others, _) = export(self.device, mortal), export(self.server, mortal)
         if lines != others:
             fail(f"{mortal}: the device and the server differ")
         for load in self.own:
@@ -370,16 +369,27 @@ in_table = {point for _, point, _ in TABLE}
 if in_source != in_table:
     fail(f"these points are in the source or in the table alone: {sorted(in_source ^ in_table)}")
 
+
+def plan():
+    """What is hit in each round, where, and at which time: SEED repeats all of it."""
+    rounds = []
+    for _ in range(max(ROUNDS, 1)):
+        places = chance.sample(TABLE, len(TABLE))
+        if ROUNDS == 0:
+            # Each point once, at the first time that the process comes there.
+            places = list({point: (hit, point, 1) for hit, point, _ in places}.values())
+        rounds.append([(hit, point, chance.randint(1, most)) for hit, point, most in places])
+    return rounds
+
+
 print(f"failpoints: SEED={SEED}", flush=True)
 began = time.monotonic()
-for number in range(max(ROUNDS, 1)):
-    chance.shuffle(TABLE)
-    done = set()
-    for hit, point, most in TABLE:
-        if ROUNDS == 0 and point in done:
-            continue
-        done.add(point)
-        hit(point, chance.randint(1, most))
+rounds = plan()
+for number, places in enumerate(rounds):
+    for hit, point, times in places:
+        # What is drawn in a hit, and how often, is up to time; the next one draws the same whatever it was.
+        chance.seed(f"{SEED} {number} {point}")
+        hit(point, times)
     if ROUNDS > 1:
         print(f"failpoints: round {number + 1}: {counts['kills']} kills in {time.monotonic() - began:.0f} s", flush=True)
 syncing.end()

@@ -33,11 +33,6 @@ def serve(store, **streams):
     return process, (host, int(port))
 
 
-def key_of(store):
-    shown = store.run("config", "show", expect=0).out.decode()
-    return shown.split("Encryption Key: ")[1].split()[0]
-
-
 def pair(device, key, port):
     device.run("config", "key", "-", data=key.encode(), expect=0)
     device.run("config", "remote", f"127.0.0.1:{port}", expect=0)
@@ -82,7 +77,7 @@ def flood():
     """Strangers, while two devices sync; returns a line of figures."""
     server, one, other, later = (Store(f"{WORK}/{name}") for name in ("server", "one", "other", "later"))
     process, address = serve(server)
-    key = key_of(server)
+    key = server.key()
     recorder = Recorder(address)
     pair(one, key, recorder.port)
     one.set("first", b"x")
@@ -95,7 +90,7 @@ def flood():
         fail("nothing was recorded")
     account = recorder.heard[recorder.heard.index(b"k\x01\x01") + 3 :][:16]
     # The session that was recorded ends when its device goes to another address, and not in the same moment.
-    if not wait_until(lambda: open_connections(address[1]) == DEVICES, 10):
+    if not wait_until(lambda: open_connections(address[1]) == DEVICES, 60):
         fail(f"{open_connections(address[1])} connections before the flood, not those of the {DEVICES} devices")
     before = memory(process.pid, "RssAnon")
     watcher = Watcher(process.pid)
@@ -107,16 +102,16 @@ def flood():
         value, start = str(rounds).encode(), time.monotonic()
         writer, reader = (one, other) if rounds % 2 else (other, one)
         writer.set(f"during/{rounds}", value)
-        if reader.run("wait", f"during/{rounds}", "--timeout", "30s", expect=0).out != value:
+        if reader.run("wait", f"during/{rounds}", "--timeout", "60s", expect=0).out != value:
             fail(f"during/{rounds} did not come")
         slowest = max(slowest, time.monotonic() - start)
     took = time.monotonic() - began
     held = strangers.count()
-    if not wait_until(lambda: open_connections(address[1]) == DEVICES, 20):
+    if not wait_until(lambda: open_connections(address[1]) == DEVICES, 60):
         fail(f"{open_connections(address[1])} connections are left, not those of the {DEVICES} devices")
     start = time.monotonic()
     pair(later, key, address[1])
-    later.run("sync", "--timeout", "20s", expect=0)
+    later.run("sync", "--timeout", "60s", expect=0)
     joined = time.monotonic() - start
     said = sum(strangers.said) >> 20
     strangers.close()
@@ -138,7 +133,7 @@ def scarce():
     """A server with so few descriptors that its guests take all of them."""
     server, device = Store(f"{WORK}/scarce"), Store(f"{WORK}/patient")
     process, address = serve(server, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48)))
-    key = key_of(server)
+    key = server.key()
     silent = [socket.create_connection(address) for _ in range(200)]
     used, start = cpu(process.pid), time.monotonic()
     pair(device, key, address[1])
@@ -157,7 +152,7 @@ def crowd():
     """Many devices that are connected and idle; returns a line of figures."""
     server, device = Store(f"{WORK}/many"), Store(f"{WORK}/device")
     process, address = serve(server)
-    key = key_of(server)
+    key = server.key()
     pair(device, key, address[1])
     device.set("before", b"x")
     device.run("sync", "--timeout", "20s", expect=0)

@@ -7,19 +7,13 @@ import subprocess
 import sys
 import time
 
-from programs import WORK, Store, fail, finish, free_port, wait_until
+import programs
+from programs import WORK, Store, fail, finish, free_port, is_so, wait_until
 from web import Nginx, certify, documented, listen
 
 mib = int(sys.argv[1])
 chance = random.Random()
-steps, slowest = 0, 0.0
-
-
-def is_so(what, condition):
-    global steps
-    steps += 1
-    if not condition:
-        fail(what)
+slowest = 0.0
 
 
 def servers(port, plain, backend):
@@ -57,7 +51,7 @@ port, plain = free_port(), free_port()
 nginx = Nginx(port, servers(port, plain, json.loads(server.run("status", "--json", expect=0).out)["bind"]))
 nginx.start()
 url = f"https://localhost:{nginx.port}"
-key = re.search(rb"^Encryption Key: (\S+)", server.run("config", "show", expect=0).out, re.MULTILINE)[1].decode()
+key = server.key()
 for store in (device, stranger):
     store.run("config", "key", key, expect=0)
 
@@ -93,6 +87,6 @@ is_so(f"a proxy without kvassd behind it is not named as one: {words!r}", "a pro
 nginx.stop()
 finish(
     "https",
-    f"{steps} things that are so behind nginx, {mib} MiB there in {taken:.1f} s, slowest set on one and wait on another "
+    f"{programs.looks} things that are so behind nginx, {mib} MiB there in {taken:.1f} s, slowest set on one and wait on another "
     f"{slowest * 1000:.0f} ms",
 )

@@ -9,19 +9,12 @@ import sys
 import threading
 import time
 
-from programs import WORK, fail, finish, memory, wait_until
+import programs
+from programs import WORK, fail, finish, is_so, memory, wait_until
 from website import Site
 
 mib, kills = int(sys.argv[1]), int(sys.argv[2])
 chance = random.Random()
-steps = 0
-
-
-def is_so(what, condition):
-    global steps
-    steps += 1
-    if not condition:
-        fail(what)
 
 
 def curl(*arguments, patience=600):
@@ -180,7 +173,7 @@ for _ in range((kills + 2) // 3):
     taken += read_beside_kills(allowed)
 finish(
     "links",
-    f"{steps} things that are so; {mib} MiB resumed in {parts} parts, by ranges and two at once, memory of the server at "
-    f"most {peak / 1024:.0f} MiB ({before / 1024:.0f} before), a stop beside a download {stopping * 1000:.0f} ms; {taken} of "
+    f"{programs.looks} things that are so; {mib} MiB resumed in {parts} parts, by ranges and two at once, memory of the "
+    f"server at most {peak / 1024:.0f} MiB ({before / 1024:.0f} before), a stop beside a download {stopping * 1000:.0f} ms; {taken} of "
     f"{allowances} limited reads came beside {(kills + 2) // 3 * 3} kills, and never one more",
 )

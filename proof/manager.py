@@ -7,9 +7,7 @@ import subprocess
 import threading
 import time
 
-from programs import KVASS, wait_until
-
-KVASSD = KVASS + "d"
+from programs import KVASSD, wait_until
 
 # `$$` is the daemon's process id, because the shell becomes the daemon.
 PASS_ON = 'exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'

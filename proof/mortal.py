@@ -1,7 +1,5 @@
 """A daemon that dies at a point, as by kill -9, and what must be so after the start that follows."""
 
-import base64
-import json
 import os
 import random
 import re
@@ -9,7 +7,7 @@ import signal
 import subprocess
 
 from load import SMALL
-from programs import fail, wait_until
+from programs import exported, fail, wait_until
 
 MORTAL = os.path.join(os.environ["KVASS_FAILPOINTS"], "kvassd")
 SILENT = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -69,20 +67,14 @@ def recover(store, *arguments):
         counts["starting"] += 1
 
 
-def exported(store, when):
+def export(store, when):
     """The lines of an export, and the values in them by their keys. Starts the daemon."""
     ended = store.run("export")
     if ended.code != 0:
         fail(f"{when}: the store does not answer: {ended.words()}")
         return [], {}
     lines = [line for line in ended.out.splitlines() if b'"key"' in line]
-    values = {}
-    for entry in map(json.loads, lines):
-        text = entry.get("value")
-        value = base64.b64decode(entry["value_base64"]) if text is None else text.encode()
-        # A long value stands on several lines.
-        values[entry["key"]] = values.get(entry["key"], b"") + value
-    return lines, values
+    return lines, exported(lines)
 
 
 def files(directory):

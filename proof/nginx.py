@@ -3,28 +3,21 @@
 import http.client
 import json
 import random
-import re
 import ssl
 import subprocess
 import sys
 import time
 
-from programs import WORK, Store, fail, finish, free_port, wait_until
+import programs
+from programs import WORK, Store, fail, finish, free_port, is_so, wait_until
 from web import Nginx, certify, documented, listen
 
 mib = int(sys.argv[1])
 chance = random.Random()
-steps, slowest = 0, 0.0
+slowest = 0.0
 
 # A session that says nothing for this long has said something of its own once.
 LIMIT, SILENCE = 28, 32
-
-
-def is_so(what, condition):
-    global steps
-    steps += 1
-    if not condition:
-        fail(what)
 
 
 def server_block(port, backend, limit):
@@ -98,7 +91,7 @@ port = free_port()
 nginx = Nginx(port, server_block(port, backend, LIMIT))
 nginx.start()
 url = f"https://localhost:{port}"
-key = re.search(rb"^Encryption Key: (\S+)", server.run("config", "show", expect=0).out, re.MULTILINE)[1].decode()
+key = server.key()
 for device in (one, other):
     device.environment["KVASS_CA"] = f"{WORK}/ca.pem"
     device.run("config", "key", key, expect=0)
@@ -183,6 +176,6 @@ is_so("what was set without a server did not come", came == b"9")
 nginx.stop()
 finish(
     "nginx",
-    f"{steps} things that are so behind nginx, {mib} MiB from device to device in {taken:.1f} s, a session silent for "
+    f"{programs.looks} things that are so behind nginx, {mib} MiB from device to device in {taken:.1f} s, a session silent for "
     f"{SILENCE} s beside limits of {LIMIT} s, slowest set on one and wait on another {slowest * 1000:.0f} ms",
 )

@@ -1,8 +1,6 @@
 """Copies of a store, and what is done to one file of a copy."""
 
-import base64
 import hashlib
-import json
 import os
 import shutil
 
@@ -39,18 +37,6 @@ def files_of(directory):
     for path in paths_of(directory):
         with open(os.path.join(directory, path), "rb") as file:
             found[path] = hashlib.file_digest(file, "sha256").digest()
-    return found
-
-
-def exported(lines):
-    """What `kvass export` wrote, by key."""
-    found = {}
-    for line in lines.splitlines():
-        entry = json.loads(line)
-        if "value_base64" in entry:
-            found[entry["key"]] = found.get(entry["key"], b"") + base64.b64decode(entry["value_base64"])
-        elif "key" in entry:
-            found[entry["key"]] = entry["value"].encode()
     return found
 
 
@@ -96,5 +82,6 @@ class Hit:
     def name(self):
         """What has to stand in the words of `doctor` for it."""
         if self.file.startswith("blobs/"):
-            return self.file.removesuffix(".down")
+            # Half a value has the id of its record behind its hash.
+            return self.file.split("-")[0]
         return {"store/witness": "witness", "key": "key file"}.get(self.file, "index")

@@ -8,7 +8,7 @@ import time
 
 from disk import MOUNT, cut, make, mount, remove, unmount
 from load import Load
-from programs import KVASS, Store, fail, finish, wait_until
+from programs import KVASSD, Store, fail, finish, wait_until
 
 SYSTEMS, MODES = ("ext4", "xfs"), ("mixed", "small", "large")
 
@@ -128,7 +128,7 @@ class Disk:
         began = time.monotonic()
         self.store.run("config", "key", "--new", expect=0)
         span = time.monotonic() - began
-        shown = key_of(self.store)
+        shown = self.store.key()
         given = chance.randbytes(32).hex() if count["cuts"] % 3 == 0 else None
         if count["cuts"] % 2:
             self.write(0.1, 0.5)
@@ -146,7 +146,7 @@ class Disk:
         count["acknowledged"] += acknowledged
 
         def after():
-            now = key_of(self.store)
+            now = self.store.key()
             count["to the new key"] += now != shown
             if acknowledged and now == shown:
                 fail(f"{self.when}: the old key is in force, but the change was acknowledged")
@@ -161,7 +161,7 @@ CUTS = dict(zip(PHASES, (Disk.idle, Disk.busy, Disk.start, Disk.change)))
 
 def serve(store):
     """A daemon in the foreground, as a service manager starts it."""
-    daemon = os.path.join(os.path.dirname(KVASS), "kvassd")
+    daemon = KVASSD
     return subprocess.Popen(
         [daemon, "--db", store.directory], env=store.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
@@ -171,10 +171,6 @@ def has_served(process):
     """Ends the daemon, and says whether it had got as far as to serve."""
     process.kill()
     return b" serving" in process.communicate()[1]
-
-
-def key_of(store):
-    return store.run("config", "show", expect=0).out.decode().split("Encryption Key: ")[1].split()[0]
 
 
 def plan():

@@ -1,6 +1,8 @@
 """Runs kvass for the proofs, finds and kills the daemons that they started, and judges every word printed."""
 
+import base64
 import ctypes
+import json
 import os
 import random
 import re
@@ -13,6 +15,7 @@ import time
 
 WORK = os.environ["KVASS_WORK"]
 KVASS = os.path.join(os.environ["KVASS_BIN"], "kvass")
+KVASSD = KVASS + "d"
 
 # What no user must ever see: panic traces, log lines, source paths and Rust's way of printing values.
 NOISE = re.compile(
@@ -27,6 +30,8 @@ SPEAKING = ("status", "doctor", "daemon", "import", "set", "rm")
 PATIENCE = 120
 
 problems = []
+# How many things were looked at by `is_so`.
+looks = 0
 _lock = threading.Lock()
 
 
@@ -36,6 +41,15 @@ def fail(text):
         problems.append(text)
         if len(problems) <= 20:
             print("FAIL: " + text, file=sys.stderr, flush=True)
+
+
+def is_so(what, condition):
+    """Counts one thing that is looked at, and notes where it is not so; whether it is."""
+    global looks
+    looks += 1
+    if not condition:
+        fail(what)
+    return condition
 
 
 def finish(name, figures):
@@ -146,6 +160,11 @@ class Store:
     def get(self, key, expect=0):
         return self.run("get", key, expect=expect)
 
+    def key(self):
+        """The encryption key, in hex."""
+        shown = self.run("config", "show", expect=0).out.decode()
+        return shown.split("Encryption Key: ")[1].split()[0]
+
     def keys(self):
         """The keys in order, NUL-terminated on the way so that nothing in them matters; None on failure."""
         listed = self.run("ls", "-0", expect=0)
@@ -209,6 +228,18 @@ class Store:
         return ended
 
 
+def exported(lines):
+    """The values in the lines of an export, by their keys."""
+    values = {}
+    for entry in map(json.loads, lines):
+        if "key" in entry:
+            text = entry.get("value")
+            part = base64.b64decode(entry["value_base64"]) if text is None else text.encode()
+            # A long value stands on several lines.
+            values[entry["key"]] = values.get(entry["key"], b"") + part
+    return values
+
+
 def wait_until(condition, seconds):
     """Polls until the condition holds; whether it did in time."""
     end = time.monotonic() + seconds
@@ -229,6 +260,18 @@ def memory(process, field):
     except OSError:
         pass
     return 0
+
+
+def mapped(file, start, stop):
+    """What an open /proc/PID/mem has from one address to another; None where the kernel does not show it, as [vvar]."""
+    content = b""
+    try:
+        file.seek(start)
+        while len(content) < stop - start and (part := file.read(stop - start - len(content))):
+            content += part
+    except (OSError, OverflowError):
+        return None
+    return content
 
 
 def disk_bytes(directory):

@@ -13,27 +13,22 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import termios
 
-from programs import KVASS, WORK, fail, finish, wait_until
+import programs
+from programs import KVASS, WORK, finish, is_so, mapped, wait_until
 
 # Two users that no machine has by name.
 OWNER, OTHER = 60_001, 60_002
 BIN = f"{WORK}/bin"
 # As the system has them.
 PTRACE_ATTACH, PTRACE_DETACH, WAIT_ALL = 16, 17, 0x40000000
+MAY_LOCK = 64 << 10
 
 NAME, VALUE = "a name of nobodys business", b"a value of nobodys business"
 
-looked, notes = 0, []
-
-
-def is_so(what, condition):
-    global looked
-    looked += 1
-    if not condition:
-        fail(what)
-    return condition
+notes = []
 
 
 def options(user, **more):
@@ -392,7 +387,23 @@ def no_runtime_directory_is_used():
 
 
 def with_cores():
-    resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    """In a process of a user, who cannot go beyond the hard limit."""
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+
+
+def raise_limits():
+    """Lets what is started leave cores and lock a page of keys, as far as this system allows it."""
+    cores, locked = resource.getrlimit(resource.RLIMIT_CORE), resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    enough = tuple(limit if limit == resource.RLIM_INFINITY else max(limit, MAY_LOCK) for limit in locked)
+    for which, limits, note in (
+        (resource.RLIMIT_CORE, (cores[0], resource.RLIM_INFINITY), "with cores no larger than this system allows"),
+        (resource.RLIMIT_MEMLOCK, enough, "without locked keys, which this system forbids"),
+    ):
+        try:
+            resource.setrlimit(which, limits)
+        except (OSError, ValueError):
+            notes.append(note)
 
 
 def reading(directory, where):
@@ -452,15 +463,9 @@ def mappings(process):
             head, *lines = part.splitlines()
             start, stop = (int(number, 16) for number in head.split()[0].split("-"))
             fields = dict(line.split(":", 1) for line in lines if ":" in line)
-            try:
-                memory.seek(start)
-                data = b""
-                while len(data) < stop - start and (more := memory.read(stop - start - len(data))):
-                    data += more
-            except (OSError, OverflowError):
-                # What the kernel does not show, as [vvar].
-                continue
-            yield data, int(fields["Locked"].split()[0]) > 0 and "lo" in fields["VmFlags"].split()
+            data = mapped(memory, start, stop)
+            if data is not None:
+                yield data, int(fields["Locked"].split()[0]) > 0 and "lo" in fields["VmFlags"].split()
 
 
 def keys_are_locked():
@@ -469,11 +474,13 @@ def keys_are_locked():
     kvass(OWNER, directory, "set", NAME, data=VALUE)
     with open(f"/proc/{process.pid}/status") as file:
         locked = int(re.search(r"^VmLck:\s+(\d+) kB", file.read(), re.M)[1])
-    is_so(f"{locked} KiB are locked", 0 < locked <= 64)
-    keys, found = keys_of(directory), set()
-    for data, is_locked in mappings(process.pid):
-        found |= {name for name, key in keys.items() if is_locked and key in data}
-    is_so(f"not found in locked memory: {set(keys) - found}", found == set(keys))
+    is_so(f"{locked} KiB are locked", locked <= MAY_LOCK >> 10)
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    if limit == resource.RLIM_INFINITY or limit >= MAY_LOCK:
+        keys, found = keys_of(directory), set()
+        for data, is_locked in mappings(process.pid):
+            found |= {name for name, key in keys.items() if is_locked and key in data}
+        is_so(f"not found in locked memory: {set(keys) - found}", found == set(keys) and locked > 0)
     end(process)
     # Where nothing may be locked, it serves all the same, and says so once.
     log = f"{WORK}/unlocked.log"
@@ -593,6 +600,12 @@ for program in ("kvass", "kvassd"):
     os.chmod(f"{BIN}/{program}", 0o755)
 for user in (OWNER, OTHER):
     make(f"{WORK}/home-{user}", user, 0o700)
+try:
+    run(OTHER, f"{BIN}/kvass", "--version")
+except PermissionError:
+    print(f"secrets: SKIPPED: another user does not even get to {BIN}", file=sys.stderr)
+    os._exit(77)
+raise_limits()
 another_user_gets_at_nothing()
 loose_directories_are_refused()
 a_directory_that_is_replaced_later_gives_nothing_away()
@@ -604,5 +617,5 @@ no_process_of_the_same_user_looks_in()
 locked = keys_are_locked()
 read = nothing_is_in_words_or_in_files()
 what_a_start_on_demand_passes_on()
-figures = f"{looked} looks by another user, another process and at what is left; {locked} KiB of keys locked, all of them"
+figures = f"{programs.looks} looks by another user, another process and at what is left; {locked} KiB of keys locked"
 finish("secrets", ", ".join([f"{figures}, {read >> 10} KiB of words and files without a secret", *notes]))

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 
-from programs import KVASS, WORK, wait_until
+from programs import KVASS, KVASSD, WORK, wait_until
 
 # What touches files and what may be said to clients; all that could touch files otherwise is here to be noticed.
 CALLS = (
@@ -122,7 +122,7 @@ class Traced:
         store.client = WORK + "/kvass"
         if not os.path.exists(store.client):
             shutil.copy(KVASS, store.client)
-        daemon = os.path.join(os.path.dirname(KVASS), "kvassd")
+        daemon = KVASSD
         command = ["strace", "-f", "-ttt", "-xx", "-s", "10000000", "-e", "trace=" + CALLS, "-e", "signal=none"]
         command += [*options, "-o", path, daemon, "--db", store.directory, *arguments]
         self.process = subprocess.Popen(

@@ -7,21 +7,14 @@ import subprocess
 import sys
 import time
 
-from programs import KVASS, WORK, Store, fail, finish, wait_until
+import programs
+from programs import KVASS, WORK, Store, fail, finish, is_so, wait_until
 
 kills = int(sys.argv[1])
 chance = random.Random()
 server, laptop, desktop, phone = (Store(f"{WORK}/{name}") for name in ("server", "laptop", "desktop", "phone"))
 devices = [laptop, desktop, phone]
-written, slowest, steps = 0, 0.0, 0
-
-
-def is_so(what, condition):
-    """One line of the session that the project's first document shows."""
-    global steps
-    steps += 1
-    if not condition:
-        fail(what)
+written, slowest = 0, 0.0
 
 
 def shell(store, line, **streams):
@@ -158,7 +151,7 @@ for arguments in (("sync", "--timeout", "1s"), ("set", "alone", "y", "--wait=1s"
 is_so("what was set with --wait was not kept", laptop.get("alone").out == b"y")
 finish(
     "sync",
-    f"{steps} lines of the first session, a server killed {kills} times and 3 devices, {written} random writes, "
+    f"{programs.looks} lines of the first session, a server killed {kills} times and 3 devices, {written} random writes, "
     f"{len(exported[server.directory])} lines of export equal on all four, slowest set on one and wait on another "
     f"{slowest * 1000:.0f} ms",
 )

@@ -252,8 +252,7 @@ def server(root, device):
     store = Store(root + "/db")
     options = ("-e", f"inject=fdatasync:delay_exit={DELAY}")
     traced = strace.Traced(store, root + ".trace", *options, arguments=("--server", "--bind", "127.0.0.1:0"))
-    shown = device.run("config", "show", expect=0).out.decode()
-    store.run("config", "key", "-", data=shown.split("Encryption Key: ")[1].split()[0].encode(), expect=0)
+    store.run("config", "key", "-", data=device.key().encode(), expect=0)
     device.run("config", "remote", json.loads(store.run("status", "--json", expect=0).out)["bind"], expect=0)
     device.run("sync", "--timeout", "60s", expect=0)
     waits = []

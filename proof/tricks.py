@@ -5,9 +5,11 @@ import re
 import socket
 import struct
 import threading
+import time
 import zlib
 
-from programs import WORK, Store, fail, finish, memory, wait_until
+import programs
+from programs import WORK, Store, finish, is_so, memory, wait_until
 from strangers import PREFACE, frame
 from website import Site
 
@@ -15,15 +17,7 @@ VALUE, OTHER = b"what the link leads to", b"what another link leads to"
 LARGE = 16 << 20
 MAY_GROW, DOWNLOADS_MAY_TAKE = 24 << 10, 80 << 10
 
-tried = 0
-
-
-def is_so(what, condition):
-    global tried
-    tried += 1
-    if not condition:
-        fail(what)
-    return condition
+notes = []
 
 
 def connect(source="127.0.0.1", receive=None):
@@ -42,7 +36,8 @@ def hear(connection):
     try:
         while part := connection.recv(65536):
             heard += part
-    except ConnectionError:
+    except OSError:
+        # The other side broke off, or a guest's time is over while nothing comes.
         pass
     return heard
 
@@ -226,12 +221,15 @@ def over_2(*frames):
 
 def is_served_over_2(*frames):
     """Whether the value comes. HTTP/2 answers only as long as the other side may still say something."""
-    with connect() as connection:
-        connection.sendall(PREFACE + frame(0x4, 0, 0) + b"".join(frames))
-        heard = b""
-        while VALUE not in heard and (part := connection.recv(65536)):
-            heard += part
-        return VALUE in heard
+    heard = b""
+    try:
+        with connect() as connection:
+            connection.sendall(PREFACE + frame(0x4, 0, 0) + b"".join(frames))
+            while VALUE not in heard and (part := connection.recv(65536)):
+                heard += part
+    except OSError:
+        return False
+    return VALUE in heard
 
 
 def http_2_says_one_thing():
@@ -358,33 +356,57 @@ def links_cannot_be_guessed():
     source = "127.0.0.50"
     unlike = {without_date(request(f"/get?q={guess}", source=source)) for guess in ("0" * 26, "1" * 26, "x", "", token[:-1])}
     is_so(f"what is not there differs: {unlike}", len(unlike) == 1 and statuses(*unlike) == [404])
-    heard = [statuses(request(f"/get?q={number:026}", source=source))[0] for number in range(60)]
-    is_so(f"60 guesses: {heard}", set(heard) == {404, 429} and heard.count(404) <= 40 and heard[-1] == 429)
+    start = time.monotonic()
+    heard = [statuses(request(f"/get?q={number:026}", source=source)) for number in range(60)]
+    # 30 at once, and one more every two seconds.
+    most = 30 + (time.monotonic() - start) / 2 + 1
+    right = all(status in ([404], [429], []) for status in heard) and [429] in heard
+    is_so(f"60 guesses: {heard}", right and heard.count([404]) <= most)
     is_so("what is there is held back", request(f"/get?q={token}", source=source).endswith(VALUE))
     is_so("another address waits as well", statuses(request("/get?q=x", source="127.0.0.51")) == [404])
-    said = request("/get?q=x", "X-Forwarded-For: 192.0.2.9", "Forwarded: for=192.0.2.9", source=source)
-    is_so("it is believed for whom it asks", statuses(said) == [429])
+    # Each time for somebody else, who would have guesses left.
+    said = (request("/get?q=x", f"X-Forwarded-For: 192.0.2.{n}", f"Forwarded: for=192.0.2.{n}", source=source) for n in range(40))
+    is_so("it is believed for whom it asks", any(statuses(heard) == [429] for heard in said))
+
+
+def begin(path, source):
+    """Asks for a value and reads no more than how the answer begins; the connection, and that."""
+    answer = b""
+    for _ in range(5):
+        connection = connect(source, receive=4_096)
+        try:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: s\r\n\r\n".encode())
+            answer = connection.recv(12)
+        except OSError:
+            pass
+        if answer:
+            break
+        connection.close()
+    return connection, answer
+
+
+def has_place(path, source):
+    connection, answer = begin(path, source)
+    connection.close()
+    return answer == b"HTTP/1.1 200"
 
 
 def downloads_have_places():
     """256 large values at once, and to one address half of them."""
-    path = site.path(site.link("large"))
-
-    def begin(source):
-        connection = connect(source, receive=4_096)
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: s\r\n\r\n".encode())
-        return connection, connection.recv(12)
-
-    taken = [begin("127.0.0.60") for _ in range(129)]
+    path, start = site.path(site.link("large")), time.monotonic()
+    taken = [begin(path, source) for source in ["127.0.0.60"] * 129 + ["127.0.0.61"] * 128 + ["127.0.0.62"]]
     answers = [answer for _, answer in taken]
-    is_so(f"one address: {answers[-3:]}", answers == [b"HTTP/1.1 200"] * 128 + [b"HTTP/1.1 503"])
-    taken += [begin("127.0.0.61") for _ in range(128)]
-    is_so("another address has the rest", [answer for _, answer in taken[129:]] == [b"HTTP/1.1 200"] * 128)
-    is_so("a third one waits", begin("127.0.0.62")[1] == b"HTTP/1.1 503")
+    if time.monotonic() - start > 40:
+        # Who takes nothing for so long loses its place.
+        notes.append("without the places of downloads, which this machine is too slow to take")
+    else:
+        is_so(f"one address: {answers[126:129]}", answers[:129] == [b"HTTP/1.1 200"] * 128 + [b"HTTP/1.1 503"])
+        is_so("another address has the rest", answers[129:-1] == [b"HTTP/1.1 200"] * 128)
+        is_so("a third one waits", answers[-1] == b"HTTP/1.1 503")
     is_so("a short value comes", request(f"/get?q={token}", source="127.0.0.60").endswith(VALUE))
     for connection, _ in taken:
         connection.close()
-    is_so("places come back", wait_until(lambda: begin("127.0.0.62")[1] == b"HTTP/1.1 200", 60))
+    is_so("places come back", wait_until(lambda: has_place(path, "127.0.0.62"), 60))
 
 
 # Links that end
@@ -399,8 +421,7 @@ def pages_say_why():
     known = site.path(site.link("pinned", "--pin"))
     # A removal revokes the links that are known; this one is made on a device that does not hear of the removal.
     device, address = Store(f"{WORK}/device"), f"127.0.0.1:{site.port}"
-    key = site.store.run("config", "show", expect=0).out.split(b"Encryption Key: ")[1].split()[0]
-    device.run("config", "key", "-", data=key, expect=0)
+    device.run("config", "key", "-", data=site.store.key().encode(), expect=0)
     device.run("config", "remote", address, expect=0)
     device.run("sync", "--timeout", "60s", expect=0)
     device.run("config", "public-url", f"http://{address}", expect=0)
@@ -447,10 +468,11 @@ links_cannot_be_guessed()
 who_is_slow_goes()
 grew = memory(site.process.pid, "RssAnon") - before
 is_so(f"the server grew by {grew} KiB", grew < MAY_GROW)
+peak = memory(site.process.pid, "VmHWM")
 downloads_have_places()
 pages_say_why()
 is_so("the server ended", site.process.poll() is None)
-taken = memory(site.process.pid, "VmHWM") - before
+taken = memory(site.process.pid, "VmHWM") - peak
 is_so(f"downloads took {taken} KiB", taken < DOWNLOADS_MAY_TAKE)
 a_read_that_cannot_be_counted_is_not_given()
 site.stop()
@@ -458,4 +480,5 @@ with open(f"{WORK}/server.log", "rb") as log:
     said = log.read()
 is_so(f"{len(said)} bytes of log", len(said) < 16 << 10)
 is_so("a token is in the log", token.encode() not in said and other.encode() not in said)
-finish("tricks", f"{tried} things that are so; the server grew by {grew / 1024:.1f} MiB and logged {len(said)} bytes")
+figures = f"{programs.looks} things that are so; the server grew by {grew / 1024:.1f} MiB and logged {len(said)} bytes"
+finish("tricks", ", ".join([figures, *notes]))

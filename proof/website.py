@@ -1,17 +1,16 @@
 """A server with links, for the proofs that open them."""
 
-import json
 import os
 import subprocess
 
-from programs import WORK, Store, fail, wait_until
+from programs import WORK, Store, fail, low_port, wait_until
 
 
 class Site:
     """A server of a store of its own, on a port that stays."""
 
     def __init__(self, name):
-        self.store, self.process, self.port = Store(f"{WORK}/{name}"), None, 0
+        self.store, self.process, self.port = Store(f"{WORK}/{name}"), None, low_port()
         self.start()
         self.store.run("config", "public-url", f"http://127.0.0.1:{self.port}", expect=0)
 
@@ -23,7 +22,8 @@ class Site:
         log.close()
         if not wait_until(lambda: self.store.daemon() == self.process.pid, 30):
             fail("the server did not start")
-        self.port = int(json.loads(self.store.run("status", "--json", expect=0).out)["bind"].rsplit(":", 1)[1])
+        if not wait_until(lambda: b'"bind"' in self.store.run("status", "--json", expect=(0, 3)).out, 30):
+            fail(f"the server does not serve at {bind}")
 
     def kill(self):
         self.process.kill()
