@@ -1,4 +1,4 @@
-//! Stores for fuzzing: each input has one of its own, a copy of one that was made once, in memory and without threads.
+//! Stores for fuzzing: each input has one of its own, a copy of one that was made once, without threads.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -162,11 +162,9 @@ pub(crate) fn bytes(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at % 251) as u8).collect()
 }
 
-/// A directory in memory, where the machine has such a place.
+/// A directory where `TMPDIR` says. Those of what there is only once are never dropped: who starts this removes them.
 fn temporary() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-    made.expect("a temporary directory")
+    tempfile::tempdir().expect("a temporary directory")
 }
 
 /// Copies a directory. What is only ever replaced as a whole is the same file.
