@@ -10,15 +10,11 @@ use kvassd::http;
 use kvassd::store::{ShareOptions, Store};
 use kvassd::sync::server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::place::{OWN, Place, bytes};
+use crate::place::{OWN, PATIENCE, Place, THREADS, bytes};
 use crate::wire::{Ask, Frame, METHODS, One};
-
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(240);
 
 /// How long a client whose request may not be whole waits for the end of an answer before it leaves.
 const MOMENT: Duration = Duration::from_millis(100);
@@ -36,9 +32,6 @@ struct Site {
 }
 
 static SITE: LazyLock<Site> = LazyLock::new(Site::make);
-
-static THREADS: LazyLock<Runtime> =
-    LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a thread"));
 
 impl Site {
     fn make() -> Self {
