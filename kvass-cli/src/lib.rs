@@ -5,7 +5,7 @@
 //! the daemon's process), `commands` holds a file for each command, `error` every exit code, `foreign` what other users
 //! may have put in the way. `output` is where data goes, `terminal` asks, `json` and `time` write what people and
 //! programs read, `remote`, `public_url`, `pairing` and `link` read what people give, with `base32` and `crc32`; `qr`
-//! and `png` draw; `shell` writes words that are to be copied.
+//! and `png` draw.
 //!
 //! No store and no cryptography in here, and one thread, but for the one in `output` that waits for a signal.
 
@@ -30,7 +30,6 @@ mod public_url;
 mod qr;
 mod remote;
 mod replace;
-mod shell;
 mod start;
 mod stop;
 mod terminal;

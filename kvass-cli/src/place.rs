@@ -7,11 +7,10 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use kvass_proto::paths;
+use kvass_proto::{paths, shell};
 
 use crate::error::Error;
 use crate::foreign;
-use crate::shell;
 
 /// A data directory and the socket of its daemon, both absolute.
 #[derive(Debug)]

@@ -4,11 +4,11 @@ use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory};
+use kvass_proto::shell;
 
 use crate::cli::Cli;
 use crate::error::Error;
 use crate::output::Output;
-use crate::shell;
 
 /// Turns clap's error into ours; help and version are printed here.
 pub(crate) fn report(error: &clap::Error, arguments: &[OsString]) -> Error {

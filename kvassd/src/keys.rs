@@ -1,7 +1,8 @@
 //! The encryption key and all that is derived from it.
 //!
-//! Pure, but for asking the system to keep the keys out of swap (`locked`). Every derivation is HKDF-SHA256 (RFC 5869) with a label, every MAC is HMAC-SHA256 (RFC 2104) over a label and
-//! length-prefixed parts, so that no two uses can be confused. docs/format.md has the labels and test vectors.
+//! Pure, but for asking the system to keep the keys out of swap (`locked`). Every derivation is HKDF-SHA256 (RFC 5869)
+//! with a label, every MAC is HMAC-SHA256 (RFC 2104) over a label and length-prefixed parts, so that no two uses can be
+//! confused. docs/format.md has the labels and test vectors.
 
 mod access;
 mod base32;

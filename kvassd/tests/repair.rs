@@ -123,6 +123,40 @@ fn a_store_whose_key_file_holds_another_key_is_refused_and_no_repair_makes_an_em
 }
 
 #[test]
+fn a_key_from_before_a_change_is_refused_and_no_repair_makes_the_old_store_of_it() {
+    let mut replica = closed(&full_key(1));
+    let old = replica.key_file();
+    replica.restart();
+    replica.store.change_key(full_key(2), true).unwrap();
+    replica.set("after", b"value");
+    replica.store.clone().close();
+    let new = replica.key_file();
+    fs::write(replica.path().join("key"), &old).unwrap();
+    assert!(refused(replica.path()).contains("the key of another store"));
+    let error = repair(replica.path(), &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("the key of another store"), "{error}");
+    fs::write(replica.path().join("key"), &new).unwrap();
+    assert_eq!(open(replica.path()).summary().unwrap().keys, 3);
+}
+
+#[test]
+fn an_index_from_before_a_change_of_key_is_damage_and_its_log_is_kept() {
+    let mut replica = closed(&full_key(1));
+    let before = tempfile::tempdir().unwrap();
+    copy(replica.path(), before.path());
+    replica.restart();
+    replica.store.change_key(full_key(2), true).unwrap();
+    replica.store.clone().close();
+    let index = replica.path().join("store/sled");
+    fs::remove_dir_all(&index).unwrap();
+    fs::create_dir(&index).unwrap();
+    copy(&before.path().join("store/sled"), &index);
+    let error = refused(replica.path());
+    assert!(error.contains("its index is older than its key"), "{error}");
+    assert!(replica.path().join("store/db.before").exists());
+}
+
+#[test]
 fn a_key_of_another_store_is_not_taken_for_it_where_the_witness_is_damaged_too() {
     let replica = closed(&full_key(1));
     fs::write(replica.path().join("key"), &*full_key(3).to_text()).unwrap();

@@ -7,11 +7,11 @@ use std::process::{Command as Program, Stdio};
 use std::time::{Duration, Instant};
 
 use kvass_proto::line::one_line;
-use kvass_proto::paths;
 use kvass_proto::v1::link::State;
 use kvass_proto::v1::list::Detail;
 use kvass_proto::v1::sync::Goal;
 use kvass_proto::v1::{self, Greeting, Link, reply::Reply, request::Command};
+use kvass_proto::{paths, shell};
 use nix::unistd::geteuid;
 
 use super::status;
@@ -20,7 +20,7 @@ use crate::client::Client;
 use crate::connection::{Part, unexpected};
 use crate::error::Error;
 use crate::output::Output;
-use crate::{shell, start, stop, time, version};
+use crate::{start, stop, time, version};
 
 /// 2024-01-01: a clock before this was never set.
 const EARLIEST_US: u64 = 1_704_067_200_000_000;

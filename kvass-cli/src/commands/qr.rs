@@ -3,13 +3,15 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
+use kvass_proto::shell;
+
 use super::url;
 use crate::cli::{LinkOptions, Qr};
 use crate::client::Client;
 use crate::error::Error;
 use crate::output::Output;
 use crate::qr::{Code, Paint};
-use crate::{shell, terminal};
+use crate::terminal;
 
 /// What a picture is written as.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -26,6 +26,9 @@ const SHOW: Duration = Duration::from_millis(200);
 /// How long that rests after counting, in times of what the counting took: it must not hold up what it counts.
 const REST: u32 = 20;
 
+/// The longest remote, in bytes.
+const REMOTE_LONGEST: usize = 512;
+
 /// How long it may take to see whether another port was meant.
 const GUESS: Duration = Duration::from_secs(2);
 
@@ -194,6 +197,9 @@ impl Exchange<'_, '_, '_> {
     /// Sets the remote in any case, then looks what answers there.
     async fn set_remote(&mut self, set: v1::SetRemote) -> Result<Reply, Failure> {
         let url = set.remote;
+        if url.len() > REMOTE_LONGEST {
+            return Err(Failure::bad_input(format!("a remote has at most {REMOTE_LONGEST} bytes")));
+        }
         self.shared.wait(|| self.store.set_remote(url.clone())).await?;
         if url.is_empty() {
             return Ok(Reply::RemoteSet(v1::RemoteSet::default()));

@@ -112,11 +112,14 @@ impl Exchange<'_, '_, '_> {
 
 /// Why a link that was revoked still works; empty where it does not, or only until the remote has heard of it.
 fn revoking(store: &Store, remote: &Remote, bind: &str) -> &'static str {
-    let is_connected = remote.state().is_some_and(|(state, _)| state == link::State::Connected);
-    if remote.url().is_empty() || is_connected || is_served_here(store, remote, bind) {
+    if remote.url().is_empty() || is_connected(remote) || is_served_here(store, remote, bind) {
         return "";
     }
     "the remote does not know that yet, and is not connected"
+}
+
+fn is_connected(remote: &Remote) -> bool {
+    remote.state().is_some_and(|(state, _)| state == link::State::Connected)
 }
 
 /// Whether links lead to this very process.
@@ -134,8 +137,7 @@ fn waiting(store: &Store, remote: &Remote, bind: &str, found: &Share) -> &'stati
     }
     let holds = |peer| (store.is_share_held(found, peer), store.is_held(&found.name, peer));
     let (link, entry) = store.remote_peer().map_or((false, false), holds);
-    let is_connected = remote.state().is_some_and(|(state, _)| state == link::State::Connected);
-    match (is_connected, link && entry) {
+    match (is_connected(remote), link && entry) {
         (_, true) => "",
         (false, false) => "the remote does not have it, and is not connected",
         (true, false) if !entry && store.is_large(&found.name) => "its value is still on its way to the remote",

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use kvass_proto::shell;
 use nix::unistd::geteuid;
 
 /// Why a directory cannot hold a store.
@@ -26,7 +27,7 @@ pub enum DirectoryError {
 impl DirectoryError {
     pub(super) fn hint(&self) -> String {
         match self {
-            Self::Mode { path, .. } => format!("chmod 700 {}", path.display()),
+            Self::Mode { path, .. } => format!("chmod 700 {}", shell::word(&path.to_string_lossy())),
             Self::Owner { .. } | Self::NotADirectory(_) => "name another with --db DIR or KVASS_DB".into(),
             _ => String::new(),
         }

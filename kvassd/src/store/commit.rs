@@ -241,12 +241,13 @@ impl Committer {
             return false;
         }
         (self.state, self.tally) = (state, tally);
-        self.write_witness();
         for (id, step) in &steps {
             pass.changed(*id, step.old.as_ref(), &step.new);
         }
         pass.expected = tally.digest;
+        // The witness may wait for space, and whoever asks for the content would wait with it.
         drop(pass);
+        self.write_witness();
         self.shared.peers().saved(saved);
         self.settle(steps);
         reached("commit.settled");
@@ -306,7 +307,7 @@ impl Committer {
                 file.keep();
             }
             self.shared.note(&step.subject, &step.new.clear);
-            self.sweep(self.shared.downloads.stored(id));
+            self.sweep(self.shared.downloads.stored(id, step.new.clear.stamp));
             if let Some(hash) = step.old.and_then(|old| plan::replaced_blob(&old, &step.new)) {
                 self.remove_blob(hash);
             }

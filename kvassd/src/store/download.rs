@@ -197,14 +197,20 @@ impl Download {
         match &self.sync {
             Some(sync) if sync.ask() => {}
             Some(_) => self.end_sync()?,
-            None => self.file.sync_data().map_err(|error| self.failed(error))?,
+            None => self.file.sync_data().map_err(|error| self.not_synced(error))?,
         }
         Ok(())
     }
 
     fn end_sync(&mut self) -> Result<(), WriteError> {
         let ended = self.sync.take().map_or(Ok(()), Sync::end);
-        ended.map_err(|error| self.failed(error))
+        ended.map_err(|error| self.not_synced(error))
+    }
+
+    /// What the system could not write it may call written from then on, so none of it can be gone on with.
+    fn not_synced(&self, error: io::Error) -> WriteError {
+        self.turn.abandon();
+        self.failed(error)
     }
 
     fn push_list(&mut self, offset: u64, data: &[u8]) -> Result<(), DownloadError> {
@@ -264,21 +270,29 @@ impl Download {
     /// version or the key changed, is not kept: where it is needed after all, it is lacking, and taken once more.
     ///
     /// # Errors
-    /// A full disk or a failed write; some of them may be here all the same.
+    /// A full disk or a failed write.
     pub fn finish_all(mut downloads: Vec<Self>) -> Result<(), WriteError> {
         for download in &mut downloads {
             download.end_sync()?;
-            download.file.sync_all().map_err(|error| download.failed(error))?;
+            download.file.sync_all().map_err(|error| download.not_synced(error))?;
             reached("download.synced");
         }
-        for download in &downloads {
-            let to = download.layout.blob(download.hash);
-            download.turn.finish(&to).map_err(|error| download.failed(error))?;
-            reached("download.renamed");
-        }
         let Some(first) = downloads.first() else { return Ok(()) };
-        layout::sync_directory(&first.layout.blobs()).map_err(|error| first.failed(error))?;
+        let placed = downloads.iter().try_for_each(Self::place);
+        placed.and_then(|()| layout::sync_directory(&first.layout.blobs())).map_err(|error| {
+            // Under its name a file counts as durable.
+            for download in &downloads {
+                let _ = layout::remove_file(&download.layout.blob(download.hash));
+            }
+            first.failed(error)
+        })?;
         reached("download.placed");
+        Ok(())
+    }
+
+    fn place(&self) -> io::Result<()> {
+        self.turn.finish(&self.layout.blob(self.hash))?;
+        reached("download.renamed");
         Ok(())
     }
 
@@ -326,8 +340,8 @@ impl Store {
         if length - sealed > LIST_MAX {
             return Err(WriteError::TooLarge { size: clear.size, most: LIST_MAX / HASH as u64 * CHUNK as u64 });
         }
-        let Some(turn) = self.shared.downloads.turn(clear) else { return Ok(None) };
         space.check(length, Purpose::Store)?;
+        let Some(turn) = self.shared.downloads.turn(clear) else { return Ok(None) };
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&turn.path);
         let failed = |error| cannot_write(&space, error);
         let file = open.map_err(failed)?;
@@ -340,7 +354,8 @@ impl Store {
         let mut download =
             Download { layout, space, file, hash, sealed, list, position, gathered, unsynced, sync, turn };
         if !is_new {
-            download.resume().map_err(|error| download.failed(error))?;
+            // What cannot be read would not be read the next time either.
+            download.resume().map_err(|error| download.not_synced(error))?;
         }
         Ok(Some(download))
     }

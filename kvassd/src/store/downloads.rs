@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::layout;
 use crate::keys::{decode_hex, encode_hex};
 use crate::record::{Clear, RecordId, ValueHash};
+use crate::stamp::Stamp;
 
 /// What the end of an unfinished download's name is; before it stand the hash of the value and the id of the record.
 pub(crate) const DOWN: &str = ".down";
@@ -30,17 +31,18 @@ pub(crate) struct Downloads {
 struct Files {
     /// Those that a session writes.
     taken: BTreeSet<ValueHash>,
-    /// All that may still be needed, and the record that each is of: on their way, broken off, or whole and not stored.
     begun: Begun,
 }
 
-/// Values that did not come with their records, and the record that each is of.
-pub(crate) type Begun = BTreeMap<ValueHash, RecordId>;
+/// Values that may still be needed, on their way, broken off, or whole and not stored, and the version of a record that
+/// each is of; of one that was there at the start its time is not known.
+pub(crate) type Begun = BTreeMap<ValueHash, (RecordId, Option<Stamp>)>;
 
 impl Files {
-    /// The values of one record.
-    fn of(&self, id: RecordId) -> Vec<ValueHash> {
-        self.begun.iter().filter(|(_, of)| **of == id).map(|(hash, _)| *hash).collect()
+    /// The values of one record up to a version.
+    fn up_to(&self, id: RecordId, stamp: Stamp) -> Vec<ValueHash> {
+        let is_older = |of: &(RecordId, Option<Stamp>)| of.0 == id && of.1.is_none_or(|known| known <= stamp);
+        self.begun.iter().filter(|(_, of)| is_older(of)).map(|(hash, _)| *hash).collect()
     }
 }
 
@@ -62,26 +64,31 @@ impl Downloads {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to take the value of a record, which nobody takes. What is left of its other versions goes.
+    /// Begins to take the value of a record, which nobody takes. What is left of its older versions goes.
     pub(super) fn turn(&self, clear: &Clear) -> Option<Turn> {
         let (hash, path) = (clear.value_hash, self.path(clear.value_hash, clear.id));
         let mut files = self.files();
         if !files.taken.insert(hash) {
             return None;
         }
-        for other in files.of(clear.id).into_iter().filter(|other| *other != hash && !files.taken.contains(other)) {
+        for other in files.up_to(clear.id, clear.stamp).into_iter().filter(|other| !files.taken.contains(other)) {
             remove(&self.path(other, clear.id));
         }
-        files.begun.insert(hash, clear.id);
+        // A forger can give two records one value.
+        if let Some((id, _)) = files.begun.insert(hash, (clear.id, Some(clear.stamp)))
+            && id != clear.id
+        {
+            remove(&self.path(hash, id));
+        }
         Some(Turn { downloads: self.clone(), hash, path })
     }
 
-    /// A version of an entry was stored: what is left of its values goes. Returns those whose files may be whole by now,
-    /// and go as well where nothing refers to them.
+    /// A version of an entry was stored: what is left of it and of older ones goes. Returns those whose files may be
+    /// whole by now, and go as well where nothing refers to them.
     #[must_use]
-    pub(crate) fn stored(&self, id: RecordId) -> Vec<ValueHash> {
+    pub(crate) fn stored(&self, id: RecordId, stamp: Stamp) -> Vec<ValueHash> {
         let mut files = self.files();
-        let begun = files.of(id);
+        let begun = files.up_to(id, stamp);
         self.forget(&mut files, &begun);
         begun
     }
@@ -98,7 +105,7 @@ impl Downloads {
     fn forget(&self, files: &mut Files, begun: &[ValueHash]) {
         for hash in begun {
             // One that is being taken goes with its turn.
-            if let Some(id) = files.begun.remove(hash)
+            if let Some((id, _)) = files.begun.remove(hash)
                 && !files.taken.contains(hash)
             {
                 remove(&self.path(*hash, id));
@@ -108,6 +115,11 @@ impl Downloads {
 
     fn path(&self, hash: ValueHash, id: RecordId) -> PathBuf {
         self.blobs.join(format!("{}-{}{DOWN}", encode_hex(&hash.0), encode_hex(&id.0)))
+    }
+
+    /// Whether a session takes a value, or has not made its name durable yet.
+    pub(super) fn is_taken(&self, hash: ValueHash) -> bool {
+        self.files().taken.contains(&hash)
     }
 
     /// Watches for the end of downloads, well or not.
@@ -132,12 +144,11 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut files = self.downloads.files();
-        if !files.begun.contains_key(&self.hash) {
+        // Without the lock, for which commits wait: nobody begins what is taken.
+        if !self.downloads.files().begun.contains_key(&self.hash) {
             remove(&self.path);
         }
-        files.taken.remove(&self.hash);
-        drop(files);
+        self.downloads.files().taken.remove(&self.hash);
         self.downloads.ended.send_replace(());
     }
 }
@@ -154,4 +165,33 @@ pub(crate) fn parse(name: &str) -> Option<(ValueHash, RecordId)> {
     let (mut of_value, mut of_record) = ([0; 32], [0; 16]);
     let is_one = decode_hex(hash, &mut of_value) && decode_hex(id, &mut of_record);
     is_one.then_some((ValueHash(of_value), RecordId(of_record)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A version of one record at a time, with a value of its own.
+    fn version(time_us: u64) -> Clear {
+        let bytes = [&[1, 1][..], &[0; 20], &[0; 19], &[1], &[0; 16], &[5; 32]].concat();
+        let clear = Clear::parse(&bytes).unwrap();
+        let stamp = Stamp { time_us, ..clear.stamp };
+        Clear { stamp, value_hash: ValueHash([time_us as u8; 32]), ..clear }
+    }
+
+    #[test]
+    fn an_older_version_that_is_stored_takes_nothing_from_a_newer_one_on_its_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let downloads = Downloads::new(directory.path(), Begun::new());
+        let (old, new) = (version(1), version(2));
+        let turn = downloads.turn(&new).unwrap();
+        fs::write(&turn.path, b"x").unwrap();
+        assert!(downloads.turn(&old).is_some());
+        assert_eq!(downloads.stored(old.id, old.stamp), [old.value_hash]);
+        let whole = directory.path().join("whole");
+        turn.finish(&whole).unwrap();
+        assert!(whole.exists());
+        drop(turn);
+        assert_eq!(downloads.stored(new.id, new.stamp), [new.value_hash]);
+    }
 }

@@ -20,7 +20,7 @@ use super::settings::Settings;
 use super::space::Purpose;
 use super::subject::Subject;
 use super::value_reader::blob_length;
-use super::{ReadError, Seq, Store, WriteError};
+use super::{ReadError, Seq, Shared, Store, WriteError};
 use crate::failpoint::reached;
 use crate::keys::{Access, AccountId, Keys, SyncKey};
 use crate::record::{Clear, Kind, Record, RecordError, RecordId, ValueHash};
@@ -326,7 +326,7 @@ impl Store {
     /// Whether the value of that hash is here, whole.
     #[must_use]
     pub fn has_blob(&self, clear: &Clear) -> bool {
-        has_blob(&self.shared.layout, clear)
+        self.shared.has_blob(clear)
     }
 
     /// The XOR of the authentications of all records, as the last commit left it.
@@ -369,7 +369,7 @@ impl Committer {
         for arrival in arrivals {
             let hash = arrival.clear.value_hash;
             let file = arrival.clear.has_blob().then_some(hash);
-            match plan.merge(arrival, from.via(), |clear| has_blob(&shared.layout, clear))? {
+            match plan.merge(arrival, from.via(), |clear| shared.has_blob(clear))? {
                 Merging::Stored => {
                     merged.stored += 1;
                     files.extend(file);
@@ -455,6 +455,13 @@ impl Committer {
             tracing::warn!(%error, "peers will send again what they have sent");
         }
         reached("peers.saved");
+    }
+}
+
+impl Shared {
+    /// Whether the file of a record's value is here, and its name durable.
+    fn has_blob(&self, clear: &Clear) -> bool {
+        has_blob(&self.layout, clear) && !self.downloads.is_taken(clear.value_hash)
     }
 }
 

@@ -109,9 +109,9 @@ fn open_checked(layout: &Layout) -> Result<(Index, Key, Mark, Witness), OpenErro
         other => other.map_err(|trouble| trouble.into_error(layout)),
     };
     reached("open.opened");
+    let (index, key) = opened?;
     layout::remove_file(&paths.db_before()).map_err(OpenError::io("remove", &paths.db_before()))?;
     reached("open.cleared");
-    let (index, key) = opened?;
     Ok((index, key, mark, witness))
 }
 
@@ -193,7 +193,12 @@ fn open_index(paths: &StorePaths, keys: &[Key], mark: &Mark) -> Result<(Index, K
     let account = row(meta::ACCOUNT)?.and_then(|row| <[u8; 16]>::try_from(&row[..]).ok()).map(AccountId);
     let account = account.ok_or_else(|| wrong("its index names no account"))?;
     let key = keys.iter().find(|key| key.access().account() == account);
-    let key = key.ok_or(Trouble::OtherKey)?.clone();
+    // A key that the witness knows is right, so an index that does not is one from before a change of key.
+    let key = key.ok_or_else(|| match keys.iter().any(|key| key.access().account() == mark.account) {
+        true => wrong("its index is older than its key"),
+        false => Trouble::OtherKey,
+    })?;
+    let key = key.clone();
     let index = Index::new(db, paths, key.access())?;
     let (state, tally) = (index.state()?, index.tally(account)?);
     if mark.commit > state.commit {

@@ -190,7 +190,7 @@ pub(crate) fn list_files(layout: &super::layout::Layout) -> std::io::Result<File
         let mut hash = [0; 32];
         let begun = downloads::parse(&name).filter(|_| !download::is_forgotten(&file));
         if let Some((hash, id)) = begun {
-            files.begun.insert(hash, id);
+            files.begun.insert(hash, (id, None));
         } else if name.ends_with(value_writer::PART) || name.ends_with(downloads::DOWN) {
             super::layout::remove_file(&file.path())?;
             reached("part.removed");

@@ -224,10 +224,11 @@ impl Salvage {
         }
     }
 
-    /// Whether nothing speaks for the keys, and something against them: an empty store would then be made of a full one.
+    /// Whether the keys are not those of the store: an empty one, or one from before a change of key, would then be made
+    /// of it. Where nothing says which account is in force, what the keys verify speaks for them.
     fn is_of_another_key(&self, layout: &Layout, keys: &[Owner]) -> bool {
         let is_in_force = |account: AccountId| keys.iter().any(|(_, keys)| keys.account() == account);
-        self.versions.is_empty() && in_force(layout).map_or(self.has_rows, |account| !is_in_force(account))
+        in_force(layout).map_or(self.versions.is_empty() && self.has_rows, |account| !is_in_force(account))
     }
 
     fn take_record(&mut self, row: &RecordRow, bytes: &[u8], keys: &[Owner]) {
@@ -357,6 +358,8 @@ fn move_aside(layout: &Layout, kept: &Kept) -> io::Result<PathBuf> {
     layout::make_directory(&aside)?;
     layout::make_directory(&aside.join("blobs"))?;
     fs::copy(layout.key(), aside.join(paths::KEY))?;
+    fs::File::open(aside.join(paths::KEY))?.sync_all()?;
+    layout::sync_directory(&aside)?;
     reached("repair.aside");
     // While the old store is in force: a start of the new one removes files to which nothing refers.
     move_files(layout, kept, &aside.join("blobs"))?;
@@ -366,12 +369,12 @@ fn move_aside(layout: &Layout, kept: &Kept) -> io::Result<PathBuf> {
     if layout.store().0.exists() {
         fs::rename(layout.store().0, aside.join(paths::STORE))?;
         reached("repair.moved");
+        layout::sync_directory(&aside)?;
         layout::sync_directory(layout.root())?;
     }
     fs::rename(layout.store_next().0, layout.store().0)?;
     reached("repair.placed");
     layout::sync_directory(layout.root())?;
-    layout::sync_directory(&aside)?;
     Ok(aside)
 }
 

@@ -97,11 +97,14 @@ impl Committer {
             Ok((Trees::open(&index.db, account)?, blobs))
         });
         let (trees, blobs) = prepared.map_err(|fault| self.refused(fault))?;
-        // Of this account no counter has been seen.
-        self.state.counter = 0;
         let peer = RemotePeer::unknown(self.shared.now_us());
         let moving = Moving { remote: None, peer, keeps_reads: false };
-        self.switch(&key, &trees, Tally::default(), &moving)?;
+        // Of this account no counter has been seen.
+        let counter = std::mem::take(&mut self.state.counter);
+        if let Err(error) = self.switch(&key, &trees, Tally::default(), &moving) {
+            self.state.counter = counter;
+            return Err(error);
+        }
         self.shared.pass.lock().content = Content::default();
         self.forget_names();
         self.end_switch(key, trees, moving);
@@ -147,7 +150,8 @@ impl Committer {
         Ok(())
     }
 
-    /// Makes a switch known, and removes what was before it.
+    /// Makes a switch known, and removes what was before it. The witness comes first: a repair takes its word for which
+    /// account is in force.
     pub(crate) fn end_switch(&mut self, key: Key, trees: Trees, moving: Moving) {
         {
             let mut pass = self.shared.pass.lock();
@@ -157,6 +161,7 @@ impl Committer {
                 index.account = Account { keys: key.access(), trees };
             }
         }
+        self.write_witness();
         if let Err(error) = key_file::write(&self.shared.layout.key(), &[&key]) {
             tracing::warn!(%error, "the key file keeps the old key beside the new one");
         }
@@ -165,7 +170,6 @@ impl Committer {
         // The log of the new account has other places; who syncs begins anew.
         let own = self.shared.peers().own();
         self.shared.change_peers(|peers| peers.begin_anew(own, moving.peer));
-        self.write_witness();
         self.announce();
         if let Some(remote) = moving.remote {
             self.shared.remote.send_replace(remote);

@@ -1,7 +1,8 @@
 //! Words in commands that a hint offers to copy.
 
 /// A word as a POSIX shell reads it back: as it is where the shell sees nothing special in it, else in single quotes.
-pub(crate) fn word(text: &str) -> String {
+#[must_use]
+pub fn word(text: &str) -> String {
     let is_plain = |character: char| character.is_alphanumeric() || "-_./:@%+=,".contains(character);
     match !text.is_empty() && text.chars().all(is_plain) {
         true => text.to_owned(),
