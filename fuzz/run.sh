@@ -20,6 +20,8 @@ targets=("$@")
 triple=$(rustc -vV | sed -n 's/^host: //p')
 programs=${CARGO_TARGET_DIR:-$PWD/target}/$triple
 work=${FUZZ_WORK:-}
+made=
+stores=
 
 skip() {
     echo "fuzz: SKIPPED: $*" >&2
@@ -90,6 +92,18 @@ fuzz() {
     [ "${FUZZ_KEEP:-}" != yes ] || keep "$target"
 }
 
+# Where the stores of the targets are: in memory, where that has space. No target removes what it has only once.
+places() {
+    local base=${TMPDIR:-/tmp} free
+    trap 'rm -rf ${made:+"$made"} ${stores:+"$stores"}' EXIT
+    [ -n "$work" ] || { made=$(mktemp -d) && work=$made; }
+    mkdir -p "$work"
+    free=$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print $4 }') || true
+    [ "${free:-0}" -le $((512 << 10)) ] || [ ! -w /dev/shm ] || base=/dev/shm
+    stores=$(mktemp -d "$base/kvass-fuzz.XXXXXX")
+    export TMPDIR=$stores
+}
+
 # Of the corpus and what was found, the least that reaches as much.
 keep() {
     local kept=$work/$1.kept
@@ -102,11 +116,7 @@ keep() {
 
 compiler
 tool
-if [ -z "$work" ]; then
-    work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
-fi
-mkdir -p "$work"
+places
 began=$SECONDS
 build
 if [ ${#targets[@]} -eq 0 ]; then

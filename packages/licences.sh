@@ -9,7 +9,9 @@ trap 'rm -rf "$work"' EXIT
 # Name, version and licence of each; those of this workspace have a path behind them.
 cargo tree --quiet --locked -p kvassd -p kvass-cli -e normal,no-proc-macro --prefix none -f '{p}|{l}' |
     sed 's/ (\*)$//' | grep -v '^$' | grep -v '(/' | sort -u >"$work/crates"
-cargo metadata --quiet --locked --format-version 1 | grep -o '"manifest_path":"[^"]*/Cargo.toml"' |
+# Only those of this platform: cargo would fetch the sources of all the others, which nothing here needs.
+host=$(rustc -vV | sed -n 's/^host: //p')
+cargo metadata --quiet --locked --format-version 1 --filter-platform "$host" | grep -o '"manifest_path":"[^"]*/Cargo.toml"' |
     sed 's/^"manifest_path":"//; s|/Cargo.toml"$||' >"$work/directories"
 
 # The texts of a crate. Of those that may be chosen from, the shortest is enough.
@@ -28,7 +30,8 @@ echo 'Programs of this package contain the following crates, each under its lice
 echo
 while IFS='|' read -r crate licence; do
     name=$(echo "$crate" | sed 's/ v/-/; s/ .*//')
-    directory=$(grep "/$name\$" "$work/directories" | head -n 1) || continue
+    directory=$(grep "/$name\$" "$work/directories" | head -n 1)
+    [ -n "$directory" ] || { echo "licences: the sources of $name are not here" >&2 && exit 1; }
     echo "$name: $licence"
     texts "$directory" "$licence" | while read -r text; do
         sum=$(tr -s '[:space:]' ' ' <"$text" | cksum | tr ' ' -)

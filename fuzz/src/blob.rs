@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use arbitrary::{Arbitrary, Unstructured};
 use kvassd::keys::encode_hex;
 
+use crate::flip;
 use crate::place::{OWN, Place};
 
 const NAME: &str = "large own";
@@ -89,8 +90,7 @@ fn hurt(file: &mut Vec<u8>, damage: &Damage) {
     let length = file.len().max(1);
     let at = |place: &u32| *place as usize % length;
     match damage {
-        Damage::Flip(bit) if !file.is_empty() => file[*bit as usize / 8 % length] ^= 1 << (bit % 8),
-        Damage::Flip(_) => {}
+        Damage::Flip(bit) => flip(file, *bit as usize),
         Damage::Truncate(to) => file.truncate(at(to)),
         Damage::Append(bytes) => file.extend_from_slice(bytes),
         Damage::Move { from, to, length } => {

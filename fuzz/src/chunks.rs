@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 use arbitrary::{Arbitrary, Unstructured};
 use kvassd::value::{self, CHUNK, Chunks, ContentKey, TAG};
 
+use crate::flip;
+
 /// Bytes of the values: each number of chunks at its edges.
 const SIZES: [usize; 6] = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 5];
 
@@ -99,11 +101,7 @@ fn short(bytes: &[u8]) {
 
 fn change(chunk: &mut Vec<u8>, edit: &Edit) {
     match edit {
-        Edit::Flip(bit) if !chunk.is_empty() => {
-            let bit = *bit as usize % (8 * chunk.len());
-            chunk[bit / 8] ^= 1 << (bit % 8);
-        }
-        Edit::Flip(_) => {}
+        Edit::Flip(bit) => flip(chunk, *bit as usize),
         Edit::Cut(length) => chunk.truncate(chunk.len().saturating_sub(usize::from(*length))),
         Edit::Keep(length) => chunk.truncate((*length).into()),
         Edit::Append(bytes) => chunk.extend_from_slice(bytes),

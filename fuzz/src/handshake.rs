@@ -7,7 +7,7 @@ use kvassd::keys::SyncKey;
 use kvassd::random::Random;
 use kvassd::sync::channel::{Channel, ChannelError, FRAME_MAX, Initiator, REFUSAL, TAG, respond};
 
-use crate::key;
+use crate::{flip, key};
 
 /// What becomes of bytes on the way.
 #[derive(Arbitrary, Debug)]
@@ -109,10 +109,7 @@ fn carried(bytes: &[u8], way: &Way, other: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     match way {
         Way::Unchanged => {}
-        Way::Flip(bit) => {
-            let bit = usize::from(*bit) % (8 * bytes.len());
-            bytes[bit / 8] ^= 1 << (bit % 8);
-        }
+        Way::Flip(bit) => flip(&mut bytes, (*bit).into()),
         Way::Cut(length) => bytes.truncate(bytes.len().saturating_sub(1 + usize::from(*length))),
         Way::Append(more) => bytes.extend_from_slice(more),
         Way::Replace(others) => bytes.clone_from(others),

@@ -11,7 +11,7 @@ use kvassd::share::{Grant, Label};
 use kvassd::stamp::Stamp;
 use prost::Message;
 
-use crate::{KEYS, OTHERS};
+use crate::{KEYS, OTHERS, flip};
 
 /// A record, and what of it is changed once it is sealed.
 #[derive(Arbitrary, Debug)]
@@ -67,8 +67,7 @@ fn open(sealed: &Sealed, bytes: &[u8]) {
             1 => &mut record.sealed[..],
             _ => &mut record.auth.0[..],
         };
-        let bit = usize::from(bit) % (8 * part.len());
-        part[bit / 8] ^= 1 << (bit % 8);
+        flip(part, bit.into());
         assert!(seal::verify(&KEYS, &record).is_err(), "a flipped bit verifies");
         return;
     }

@@ -10,17 +10,13 @@ use kvassd::http;
 use kvassd::store::{ShareOptions, Store};
 use kvassd::sync::server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::place::{OWN, Place, bytes};
+use crate::place::{OWN, PATIENCE, Place, THREADS, bytes};
 use crate::wire::{Ask, Frame, METHODS, One};
 
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(240);
-
-/// How long somebody whose request may not be whole waits for the end of an answer before it leaves.
+/// How long a client whose request may not be whole waits for the end of an answer before it leaves.
 const MOMENT: Duration = Duration::from_millis(100);
 
 /// What no stranger may see: a value that no link leads to, and its name.
@@ -36,9 +32,6 @@ struct Site {
 }
 
 static SITE: LazyLock<Site> = LazyLock::new(Site::make);
-
-static THREADS: LazyLock<Runtime> =
-    LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a thread"));
 
 impl Site {
     fn make() -> Self {
@@ -77,7 +70,7 @@ impl Place {
 /// The tag of what a link leads to, as a client learns it.
 fn tag(store: &Store, link: &str) -> String {
     let request = format!("HEAD {link} HTTP/1.1\r\nConnection: close\r\n\r\n");
-    let (answer, _) = THREADS.block_on(visit(store.clone(), Proxies::default(), request.as_bytes(), false));
+    let (answer, _) = THREADS.block_on(visit(store.clone(), Proxies::default(), request.as_bytes(), Some(PATIENCE)));
     head(&answer, "etag").expect("a tag").to_owned()
 }
 
@@ -98,11 +91,11 @@ pub fn http(bytes: &[u8]) {
     let Ok(is_proxied) = bool::arbitrary(&mut input) else { return };
     let Ok(visit) = Visit::arbitrary_take_rest(input) else { return };
     let proxies = if is_proxied { "192.0.2.0/24" } else { "" }.parse().expect("a range");
-    let send = |bytes: &[u8], leaves| THREADS.block_on(self::visit(SITE.place.store.clone(), proxies, bytes, leaves));
+    let send = |bytes: &[u8], wait| THREADS.block_on(self::visit(SITE.place.store.clone(), proxies, bytes, wait));
     let (answer, _) = match visit {
-        Visit::Raw(bytes) => send(&bytes, true),
+        Visit::Raw(bytes) => send(&bytes, None),
         Visit::Ask(ask) | Visit::Again(ask) => {
-            let (answer, is_whole) = send(&ask.write(&SITE.links, &SITE.tag), false);
+            let (answer, is_whole) = send(&ask.write(&SITE.links, &SITE.tag), Some(MOMENT));
             if is_whole {
                 check(&ask, &answer);
             }
@@ -111,7 +104,7 @@ pub fn http(bytes: &[u8]) {
         Visit::Frames(frames) => {
             let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
             frames.iter().for_each(|frame| frame.write(&mut bytes));
-            send(&bytes, true)
+            send(&bytes, None)
         }
     };
     for hidden in [SECRET, HIDDEN] {
@@ -119,39 +112,39 @@ pub fn http(bytes: &[u8]) {
     }
 }
 
-/// One connection to a server of its own, and whether the server ended it. `leaves`: its client says nothing more after
-/// these bytes.
-async fn visit(store: Store, proxies: Proxies, bytes: &[u8], leaves: bool) -> (Vec<u8>, bool) {
+/// One connection to a server of its own, and whether the server ended it. Its client waits so long for the end of an
+/// answer before it says that nothing more comes; without `wait` it says so right behind these bytes.
+async fn visit(store: Store, proxies: Proxies, bytes: &[u8], wait: Option<Duration>) -> (Vec<u8>, bool) {
     let (near, far) = duplex(1 << 16);
     let stop = CancellationToken::new();
     let door = Door { proxies, ..Door::default() };
     let listener = One(Some((far, IpAddr::from([192, 0, 2, 1]))));
     let serving = tokio::spawn(server::serve(door, store, listener, stop.clone()));
-    let answer = timeout(PATIENCE, exchange(near, bytes, leaves)).await.expect("a connection that ends");
+    let answer = timeout(PATIENCE, exchange(near, bytes, wait)).await.expect("a connection that ends");
     stop.cancel();
     let served = timeout(PATIENCE, serving).await.expect("a server that stops");
     served.expect("a server without a panic").expect("a server");
     answer
 }
 
-async fn exchange(near: DuplexStream, bytes: &[u8], leaves: bool) -> (Vec<u8>, bool) {
+async fn exchange(near: DuplexStream, bytes: &[u8], wait: Option<Duration>) -> (Vec<u8>, bool) {
     let (mut from, mut to) = tokio::io::split(near);
     let mut answer = Vec::new();
     let write = async {
         // The server may close before it has read all.
         let _ = to.write_all(bytes).await;
-        if leaves {
+        if wait.is_none() {
             let _ = to.shutdown().await;
         }
         to
     };
-    let (mut to, read) = tokio::join!(write, timeout(MOMENT, from.read_to_end(&mut answer)));
+    let (mut to, read) = tokio::join!(write, timeout(wait.unwrap_or(MOMENT), from.read_to_end(&mut answer)));
     if read.is_err() {
         let _ = to.shutdown().await;
         // A server may end in the middle of an answer to somebody who leaves.
         let _ = from.read_to_end(&mut answer).await;
     }
-    (answer, read.is_ok() && !leaves)
+    (answer, read.is_ok() && wait.is_some())
 }
 
 /// Looks whether an answer is one to what was asked.

@@ -2,6 +2,9 @@
 //!
 //! A target in `fuzz_targets/` is one line, so that this is compiled once for all of them. What kvass does not show to
 //! others it shows here, in modules that exist only where the compiler is told `--cfg fuzzing`, as cargo-fuzz does.
+//!
+//! A variant with a number at its end, as `Own2`, and `Again`, is the same as the one before it: a fuzzer chooses among
+//! variants evenly, so that what is the more worth trying stands there more than once.
 
 #![cfg(fuzzing)]
 #![warn(missing_docs)]
@@ -59,3 +62,11 @@ static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys::derive(&key()));
 
 /// What follows from another one.
 static OTHERS: LazyLock<Keys> = LazyLock::new(|| Keys::derive(&EncryptionKey::new([6; 32])));
+
+/// Flips one bit, counted round and round; of no bytes none.
+pub(crate) fn flip(bytes: &mut [u8], bit: usize) {
+    if !bytes.is_empty() {
+        let bit = bit % (8 * bytes.len());
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+}

@@ -1,8 +1,7 @@
 //! The local socket, in the hands of a client of the same user that says what it likes.
 
 use std::io;
-use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::sync::Arc;
 
 use arbitrary::{Arbitrary, Unstructured};
 use kvass_proto::frame::{self, Kind};
@@ -12,16 +11,9 @@ use kvassd::network::{Connect, Wire};
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-use crate::place::{BLIND, OWN, Place};
-
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(240);
-
-static THREADS: LazyLock<Runtime> =
-    LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a thread"));
+use crate::place::{BLIND, OWN, PATIENCE, Place, THREADS};
 
 /// Where nobody is.
 struct Nowhere;

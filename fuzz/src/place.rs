@@ -1,10 +1,11 @@
-//! Stores for fuzzing: each input has one of its own, a copy of one that was made once, in memory and without threads.
+//! Stores for fuzzing: each input has one of its own, a copy of one that was made once, without threads.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use kvassd::clock::Clock;
 use kvassd::keys::{EncryptionKey, Key, SyncKey};
@@ -12,10 +13,18 @@ use kvassd::random::Random;
 use kvassd::record::{Clear, ValueHash};
 use kvassd::store::{Disk, Options, Seq, ShareOptions, Store, Surroundings, Travelling};
 use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::key;
 
 const OPTIONS: Options = Options { value_max: 1 << 20, reserve: 0 };
+
+/// How long anything may take where time is not simulated.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
+
+/// What runs the tasks of a target whose time is not simulated.
+pub(crate) static THREADS: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a thread"));
 
 /// What the clocks of all stores show, in microseconds since 1970.
 pub(crate) const NOW_US: u64 = 1_700_000_000_000_000;
@@ -162,11 +171,9 @@ pub(crate) fn bytes(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at % 251) as u8).collect()
 }
 
-/// A directory in memory, where the machine has such a place.
+/// A directory where `TMPDIR` says. Those of what there is only once are never dropped: who starts this removes them.
 fn temporary() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-    made.expect("a temporary directory")
+    tempfile::tempdir().expect("a temporary directory")
 }
 
 /// Copies a directory. What is only ever replaced as a whole is the same file.

@@ -19,8 +19,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::key;
 use crate::place::{BLIND, NOW_US, OWN, Original, PEER, Place, STRANGER, random};
+use crate::{flip, key};
 
 /// How long anything may take, in simulated time.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -404,13 +404,6 @@ fn change(sent: &mut v1::LogRecord, change: &Change) {
         Change::All { clear, sealed, auth } => {
             (sent.clear, sent.sealed, sent.auth) = (clear.clone(), sealed.clone(), auth.clone());
         }
-    }
-}
-
-fn flip(bytes: &mut [u8], bit: usize) {
-    if !bytes.is_empty() {
-        let bit = bit % (8 * bytes.len());
-        bytes[bit / 8] ^= 1 << (bit % 8);
     }
 }
 

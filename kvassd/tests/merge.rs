@@ -48,29 +48,6 @@ impl Replica {
         self.store().set(name, writer.finish().unwrap(), 0).unwrap();
     }
 
-    /// How many files of values there are, whole or not.
-    fn files(&self) -> usize {
-        std::fs::read_dir(self.directory.path().join("blobs")).unwrap().count()
-    }
-
-    /// The last record of another store whose value is not here, and how far its log goes with it.
-    fn lacking(&self, other: &Self) -> (Clear, Travelling, Option<Cursor>) {
-        let part = other.store().outgoing(Seq(0), self.store().opening(), 99).unwrap();
-        let (_, record) = part.records.into_iter().last().unwrap();
-        (Clear::parse(&record.record.clear).unwrap(), record, part.cursor)
-    }
-
-    /// Takes the first range of a value's chunks, then breaks off; returns where it would go on.
-    fn begin(&self, from: &Self, clear: &Clear) -> u64 {
-        let mut download = self.store().download(clear).unwrap().unwrap();
-        for _ in 0..2 {
-            for (offset, part) in parts(from.store(), clear, download.wants().unwrap()) {
-                download.push(offset, &part).unwrap();
-            }
-        }
-        download.wants().unwrap().0
-    }
-
     fn get(&self, name: &str) -> Option<Vec<u8>> {
         let (_, mut reader) = self.store().read(name).unwrap()?;
         let mut value = Vec::new();
@@ -219,15 +196,22 @@ fn what_came_through_a_peer_is_not_sent_back_to_it() {
 fn a_record_goes_out_with_its_own_value_though_it_changes_meanwhile() {
     let (a, b) = (Replica::new(), Replica::new());
     let to = b.store().opening();
+    let mut seen = 0;
+    a.set("x", b"first");
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| (0..400).for_each(|number| a.set("x", &vec![7; number])));
-        while !writer.is_finished() {
+        // Once at least, however late this thread comes.
+        let mut goes_on = true;
+        while goes_on {
+            goes_on = !writer.is_finished();
             for (_, Travelling { record, value }) in a.store().outgoing(Seq(0), to, 9).unwrap().records {
                 let size = Clear::parse(&record.clear).unwrap().size;
                 assert_eq!(value.unwrap().len() as u64, size + TAG as u64);
+                seen += 1;
             }
         }
     });
+    assert!(seen > 0, "no record went out");
 }
 
 #[test]
@@ -337,131 +321,6 @@ fn the_value_of_an_older_version_is_not_asked_for() {
     let records = older.records.into_iter().map(|(_, record)| record).collect();
     let merged = b.store().merge(b.store().identity().1, records, a.store().opening(), older.cursor).unwrap();
     assert_eq!((merged.stored, merged.lacking), (0, Vec::new()));
-}
-
-#[test]
-fn a_value_that_came_for_nothing_leaves_no_file() {
-    let (a, b) = (Replica::new(), Replica::new());
-    a.set("x", &[1; 5_000]);
-    let (clear, ..) = b.lacking(&a);
-    fetch(b.store(), a.store(), &clear);
-    assert_eq!(b.files(), 1);
-    b.set("x", &[2; 6_000]);
-    b.pull(&a, 9);
-    assert_eq!((b.files(), b.get("x")), (1, Some(vec![2; 6_000])));
-    // As a session that took it meanwhile.
-    fetch(b.store(), a.store(), &clear);
-    assert_eq!(b.files(), 2);
-    let records = a.store().outgoing(Seq(0), b.store().opening(), 9).unwrap().records;
-    let records = records.into_iter().map(|(_, record)| record).collect();
-    b.store().merge(b.store().identity().1, records, a.store().opening(), None).unwrap();
-    assert_eq!((b.files(), b.get("x")), (1, Some(vec![2; 6_000])));
-    // Once more, with the very version that is here.
-    let again = b.store().outgoing(Seq(0), a.store().opening(), 9).unwrap();
-    let records = again.records.into_iter().map(|(_, record)| record).collect();
-    b.store().merge(b.store().identity().1, records, a.store().opening(), again.cursor).unwrap();
-    assert_eq!(b.get("x"), Some(vec![2; 6_000]));
-}
-
-#[test]
-fn of_two_versions_that_come_together_one_leaves_a_file() {
-    let (a, b, c) = (Replica::new(), Replica::new(), Replica::new());
-    a.set("x", &[1; 5_000]);
-    let (older, older_record, cursor) = c.lacking(&a);
-    fetch(c.store(), a.store(), &older);
-    b.set("x", &[2; 5_000]);
-    let (newer, newer_record, _) = c.lacking(&b);
-    fetch(c.store(), b.store(), &newer);
-    assert_eq!(c.files(), 2);
-    let records = vec![older_record, newer_record];
-    c.store().merge(c.store().identity().1, records, a.store().opening(), cursor).unwrap();
-    assert_eq!((c.files(), c.get("x")), (1, Some(vec![2; 5_000])));
-}
-
-#[test]
-fn what_is_left_of_a_value_goes_once_its_entry_has_another_version() {
-    let changes: [fn(&Replica, &Replica) -> usize; 3] = [
-        |a, _| {
-            a.set("x", &[9; 6_000]);
-            1
-        },
-        |a, _| {
-            a.store().remove(vec!["x".into()]).unwrap();
-            0
-        },
-        |_, b| {
-            b.set("x", b"short, and from here");
-            0
-        },
-    ];
-    for change in changes {
-        let (a, mut b) = (Replica::new(), Replica::new());
-        a.set("x", &vec![1; 3_000_000]);
-        let (clear, ..) = b.lacking(&a);
-        b.begin(&a, &clear);
-        b.restart();
-        assert_eq!(b.files(), 1, "the rest may still come");
-        let kept = change(&a, &b);
-        b.pull(&a, 9);
-        assert_eq!(b.files(), kept);
-    }
-}
-
-#[test]
-fn what_is_left_of_a_value_goes_once_another_version_is_taken() {
-    let (a, b) = (Replica::new(), Replica::new());
-    for number in 0..5 {
-        a.set("x", &vec![number; 3_000_000]);
-        let (clear, ..) = b.lacking(&a);
-        b.begin(&a, &clear);
-        assert_eq!(b.files(), 1);
-    }
-    // One that is being taken goes when it breaks off.
-    let (clear, ..) = b.lacking(&a);
-    let taken = b.store().download(&clear).unwrap();
-    b.set("x", b"short");
-    assert_eq!(b.files(), 1);
-    drop(taken);
-    assert_eq!(b.files(), 0);
-}
-
-#[test]
-fn what_is_left_of_values_goes_with_the_key() {
-    let (a, b) = (Replica::new(), Replica::new());
-    a.set("whole", &[1; 5_000]);
-    let (clear, ..) = b.lacking(&a);
-    fetch(b.store(), a.store(), &clear);
-    a.set("begun", &vec![2; 3_000_000]);
-    let (clear, ..) = b.lacking(&a);
-    b.begin(&a, &clear);
-    assert_eq!(b.files(), 2);
-    b.store().set_key(Some(&[6; 32])).unwrap();
-    assert_eq!(b.files(), 0);
-}
-
-#[test]
-fn a_value_that_is_whole_after_the_key_has_changed_is_not_kept() {
-    let (a, b) = (Replica::new(), Replica::new());
-    a.set("x", &[1; 5_000]);
-    let (clear, ..) = b.lacking(&a);
-    let mut download = b.store().download(&clear).unwrap().unwrap();
-    for (offset, part) in parts(a.store(), &clear, download.wants().unwrap()) {
-        download.push(offset, &part).unwrap();
-    }
-    b.store().set_key(Some(&[6; 32])).unwrap();
-    download.finish().unwrap();
-    assert_eq!(b.files(), 0);
-}
-
-#[test]
-fn a_value_that_is_whole_and_not_stored_goes_once_its_entry_has_another_version() {
-    let (a, b) = (Replica::new(), Replica::new());
-    a.set("x", &[1; 5_000]);
-    let (clear, ..) = b.lacking(&a);
-    fetch(b.store(), a.store(), &clear);
-    a.set("x", b"short");
-    b.pull(&a, 9);
-    assert_eq!(b.files(), 0);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use kvassd::keys::{EncryptionKey, Key, SyncKey};
 use kvassd::record::Clear;
-use kvassd::store::{Options, Seq, Store, Travelling};
+use kvassd::store::{Cursor, Download, Options, Seq, Store, Travelling};
 use kvassd::value::{CHUNK, TAG};
 use tempfile::TempDir;
 
@@ -84,6 +84,11 @@ impl Replica {
         names
     }
 
+    /// How many files of values there are, whole or not.
+    pub fn files(&self) -> usize {
+        self.blobs().len()
+    }
+
     pub fn key_file(&self) -> String {
         fs::read_to_string(self.path().join("key")).unwrap()
     }
@@ -92,6 +97,31 @@ impl Replica {
     pub fn records(&self) -> Vec<Travelling> {
         let all = self.store.outgoing_all(Seq(0), 10_000).unwrap();
         all.records.into_iter().map(|(_, record)| record).collect()
+    }
+
+    /// The last record of another store whose value is not here, and how far its log goes with it.
+    pub fn lacking(&self, other: &Self) -> (Clear, Travelling, Option<Cursor>) {
+        let part = other.store.outgoing(Seq(0), self.store.opening(), 99).unwrap();
+        let (_, record) = part.records.into_iter().last().unwrap();
+        (Clear::parse(&record.record.clear).unwrap(), record, part.cursor)
+    }
+
+    /// Takes the value of the other's last record, but not the record.
+    pub fn take(&self, other: &Self) -> (Clear, Travelling, Option<Cursor>) {
+        let lacking = self.lacking(other);
+        fetch(&self.store, &other.store, &lacking.0);
+        lacking
+    }
+
+    /// Takes the first range of the chunks of the other's last value, then breaks off.
+    pub fn begin(&self, other: &Self) {
+        let (clear, ..) = self.lacking(other);
+        let mut download = self.store.download(&clear).unwrap().unwrap();
+        for _ in 0..2 {
+            let range = download.wants().unwrap();
+            push(&mut download, &other.store, &clear, range);
+        }
+        assert!(download.wants().is_some(), "the value is whole");
     }
 
     /// Takes all of the other's log that is not held here.
@@ -113,16 +143,22 @@ impl Replica {
     }
 }
 
-fn fetch(to: &Store, from: &Store, clear: &Clear) {
+/// Takes a value from another store, range by range.
+pub fn fetch(to: &Store, from: &Store, clear: &Clear) {
     let mut download = to.download(clear).unwrap().unwrap();
-    while let Some((offset, length)) = download.wants() {
-        let mut bytes = vec![0; length as usize];
-        from.blob(clear.value_hash).unwrap().read(offset, &mut bytes).unwrap();
-        for (number, part) in bytes.chunks(CHUNK + TAG).enumerate() {
-            download.push(offset + (number * (CHUNK + TAG)) as u64, part).unwrap();
-        }
+    while let Some(range) = download.wants() {
+        push(&mut download, from, clear, range);
     }
     download.finish().unwrap();
+}
+
+/// Hands over a range of a value's file, chunk by chunk.
+pub fn push(download: &mut Download, from: &Store, clear: &Clear, (offset, length): (u64, u32)) {
+    let mut bytes = vec![0; length as usize];
+    from.blob(clear.value_hash).unwrap().read(offset, &mut bytes).unwrap();
+    for (number, part) in bytes.chunks(CHUNK + TAG).enumerate() {
+        download.push(offset + (number * (CHUNK + TAG)) as u64, part).unwrap();
+    }
 }
 
 pub fn bytes(length: usize) -> Vec<u8> {

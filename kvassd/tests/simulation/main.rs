@@ -36,6 +36,9 @@ use world::{Way, World};
 /// Worlds of a normal run.
 const SEEDS: u64 = 100;
 
+/// Ticks until a session that has told a digest may tell another one.
+const DIGESTS: u64 = 3_100;
+
 /// Of so many boundaries of a session a normal run looks at one. They go by twos and threes, so that it meets all kinds.
 const SOME: usize = 11;
 
@@ -64,7 +67,7 @@ fn watched(live: impl FnOnce() -> (Trace, f64)) -> (Trace, f64) {
     lived
 }
 
-/// Runs worlds on all processors, and names those that fail by what `again` says.
+/// Runs worlds on all processors. For those that fail, `again` says the command that runs one again.
 fn run(numbers: Range<u64>, live: impl Fn(u64) -> (Trace, f64) + Sync, again: impl Fn(u64) -> String + Sync) {
     let (next, failed) = (AtomicU64::new(numbers.start), Mutex::new(Vec::new()));
     let (events, seconds, begun) = (AtomicU64::new(0), AtomicU64::new(0), Instant::now());
@@ -81,7 +84,7 @@ fn run(numbers: Range<u64>, live: impl Fn(u64) -> (Trace, f64) + Sync, again: im
                 seconds.fetch_add(lived as u64, Relaxed);
             }
             Err(_) => {
-                eprintln!("{} cargo test -p kvassd --test simulation -- --nocapture", again(number));
+                eprintln!("{}", again(number));
                 failed.lock().unwrap().push(number);
             }
         }
@@ -97,6 +100,11 @@ fn run(numbers: Range<u64>, live: impl Fn(u64) -> (Trace, f64) + Sync, again: im
     assert!(failed.is_empty(), "{} of the worlds {numbers:?} failed: {failed:?}", failed.len());
 }
 
+/// The command that runs one world of a test.
+fn alone(variable: &str, number: u64, test: &str) -> String {
+    format!("{variable}={number} cargo test -p kvassd --test simulation {test} -- --nocapture")
+}
+
 #[test]
 fn worlds_converge() {
     if let Some(seed) = number("KVASS_SEED") {
@@ -104,15 +112,7 @@ fn worlds_converge() {
     }
     let first = number("KVASS_FIRST_SEED").unwrap_or(0);
     let count = number("KVASS_SEEDS").unwrap_or(SEEDS);
-    run(first..first + count, |seed| fate::live(seed, false), |seed| format!("KVASS_SEED={seed}"));
-}
-
-/// Beyond the first hundred, those that found a fault: a wait that never ended, and digests of different moments.
-#[test]
-fn worlds_that_once_failed_hold() {
-    for seed in [112, 189, 290] {
-        watched(|| fate::live(seed, false));
-    }
+    run(first..first + count, |seed| fate::live(seed, false), |seed| alone("KVASS_SEED", seed, "worlds_converge"));
 }
 
 #[test]
@@ -127,9 +127,31 @@ fn a_session_may_be_cut_behind_each_of_its_frames() {
     let step = if number("KVASS_SEEDS").is_none_or(|seeds| seeds <= SEEDS) { SOME } else { 1 };
     let count = cases.len().div_ceil(step) as u64;
     let which = |number: u64| number as usize * step;
-    let again = |number| format!("KVASS_BOUNDARY={}", which(number));
+    let again =
+        |number| alone("KVASS_BOUNDARY", which(number) as u64, "a_session_may_be_cut_behind_each_of_its_frames");
     run(0..count, |number| boundaries::live(cases[which(number)], false), again);
     println!("of {} boundaries", cases.len());
+}
+
+/// Found as seeds 189 and 290.
+#[test]
+fn what_is_merged_while_a_digest_is_read_makes_no_difference() {
+    let mut world = World::new(0, false, false);
+    world.add("device1", None);
+    world.machines[1].slowness_ms.store(5_000, Relaxed);
+    // The device reads its digest a second after it has merged the first of two, which takes it up to ten seconds. So
+    // the second comes at all times of that, and before and behind it.
+    for behind in 40..300 {
+        world.write(0, 0, Some(Content { seed: behind, size: 9 }));
+        (0..behind).for_each(|_| world.step());
+        world.write(0, 0, Some(Content { seed: behind + 1, size: 9 }));
+        let end = world.ticks + DIGESTS;
+        while world.ticks < end {
+            (0..10).for_each(|_| world.step());
+            world.check_alarms();
+        }
+    }
+    fate::end(&mut world);
 }
 
 /// Found as seed 112.

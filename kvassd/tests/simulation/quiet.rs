@@ -27,7 +27,7 @@ impl World {
     }
 
     /// Nobody may need the comparison of digests: it is an alarm.
-    fn check_alarms(&self) {
+    pub fn check_alarms(&self) {
         for machine in self.machines.iter().filter(|machine| machine.life.is_some()) {
             let store = machine.store();
             let alarmed = store.peers().keys().any(|peer| store.is_in_full_pass(*peer));
