@@ -7,7 +7,7 @@ import sys
 import time
 
 from machines import Machine, Server
-from programs import WORK, fail, finish, one_line, wait_until
+from programs import WORK, fail, finish, one_line
 from proxy import Network, Proxy
 
 SECONDS = float(sys.argv[1])
